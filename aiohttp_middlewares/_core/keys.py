@@ -1,0 +1,15 @@
+"""Typed keys for what a middleware stores in the request."""
+
+from typing import Any
+
+from aiohttp import web
+
+
+def request_key(name: str, kind: type[Any]) -> Any:
+    """A key for ``request[key]`` that warns on no supported aiohttp.
+
+    ``web.RequestKey`` came with aiohttp 3.14, which at the same time began
+    to warn about plain strings.
+    """
+    typed = getattr(web, "RequestKey", None)
+    return name if typed is None else typed(name, kind)

@@ -1,0 +1,123 @@
+"""Checks of factory arguments, and the wording of every option error.
+
+Each check takes ``what`` first, the factory and its option
+(``"cors_middleware origins"``), and returns the value in the form that the
+factory keeps. A wrong value raises ``TypeError`` or ``ValueError`` with one
+sentence: what it should be, what came, and what was perhaps meant.
+"""
+
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NoReturn
+
+# RFC 9110 5.6.2: what a method or a field name is made of.
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def refuse(
+    error: type[Exception],
+    what: str,
+    should: str,
+    got: object,
+    *,
+    meant: str | None = None,
+) -> NoReturn:
+    """Raise the one sentence; ``meant`` is source text to type instead."""
+    hint = "" if meant is None else f"; did you mean {meant}?"
+    raise error(f"{what} should be {should}, got {got!r}{hint}")
+
+
+def flag(what: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        refuse(TypeError, what, "True or False", value)
+    return value
+
+
+def seconds(what: str, value: object) -> float:
+    """A positive, finite number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        refuse(TypeError, what, "a number of seconds", value)
+    if not (value > 0 and math.isfinite(value)):
+        refuse(ValueError, what, "a positive, finite number of seconds", value)
+    return value
+
+
+def integer(what: str, value: object, *, minimum: int = 0) -> int:
+    """A whole number, ``minimum`` or more."""
+    should = f"a whole number, {minimum} or more"
+    if isinstance(value, bool) or not isinstance(value, int):
+        refuse(TypeError, what, should, value)
+    if value < minimum:
+        refuse(ValueError, what, should, value)
+    return value
+
+
+def function(what: str, value: object) -> Callable[..., Any]:
+    if not callable(value):
+        refuse(TypeError, what, "a callable", value)
+    return value
+
+
+def items(what: str, of: str, value: object) -> tuple[Any, ...]:
+    """The members of a collection of ``of``, frozen.
+
+    A bare string is never a collection, and neither is a mapping.
+    """
+    should = f"a collection of {of}"
+    if isinstance(value, str):
+        refuse(TypeError, what, should, value, meant=f"[{value!r}]")
+    if isinstance(value, bytes | Mapping) or not isinstance(value, Iterable):
+        refuse(TypeError, what, should, value)
+    return tuple(value)
+
+
+def strings(what: str, value: object) -> tuple[str, ...]:
+    """A collection of non-empty strings."""
+    for item in (found := items(what, "strings", value)):
+        if not isinstance(item, str) or not item:
+            refuse(TypeError, what, "a collection of non-empty strings", item)
+    return found
+
+
+def tokens(what: str, of: str, value: object) -> tuple[str, ...]:
+    """A collection of RFC 9110 tokens, such as methods or field names."""
+    for item in (found := items(what, of, value)):
+        if not isinstance(item, str):
+            refuse(TypeError, what, f"a collection of {of}", item)
+        if not TOKEN.fullmatch(item):
+            parts = TOKEN.findall(item)
+            meant = repr(parts) if len(parts) > 1 and "," in item else None
+            refuse(ValueError, what, f"a collection of {of}", item, meant=meant)
+    return found
+
+
+def methods(what: str, value: object) -> frozenset[str]:
+    """One method or a collection of them, in upper case."""
+    if isinstance(value, str):
+        value = (value,)
+    found = tokens(what, "HTTP methods", value)
+    if "*" in found:
+        refuse(ValueError, what, "a collection of HTTP methods", "*")
+    return frozenset(method.upper() for method in found)
+
+
+def exceptions(
+    what: str, value: object
+) -> type[BaseException] | tuple[type[BaseException], ...]:
+    """An exception class or a collection of them, as ``except`` takes it."""
+    classes = (value,) if isinstance(value, type) else value
+    found = items(what, "exception classes", classes)
+    for item in found:
+        if not (isinstance(item, type) and issubclass(item, BaseException)):
+            refuse(TypeError, what, "exception classes", item)
+    return found
+
+
+def only_one(what: str, given: Mapping[str, Collection[Any] | None]) -> None:
+    """Exactly one of these options has to be given, and not empty."""
+    names = " or ".join(given)
+    chosen = [name for name, value in given.items() if value]
+    if len(chosen) != 1:
+        came = "both" if chosen else "neither"
+        raise ValueError(f"{what} takes {names}, one of them, got {came}")
