@@ -83,9 +83,9 @@ headers of it.
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDict, istr
@@ -376,7 +376,9 @@ class _Admission:
             self.check = origins
             return
         for item in options.items(
-            what, "strings, patterns or URLs", () if origins is None else origins
+            what,
+            "strings, patterns or URLs",
+            () if origins is None else origins,
         ):
             if isinstance(item, re.Pattern):
                 if not isinstance(item.pattern, str):
@@ -393,7 +395,9 @@ class _Admission:
         self, origin: str, request: web.Request
     ) -> bool | Awaitable[bool]:
         if self.check is not None:
-            return _is_sendable(origin) and _decided(self.check, origin, request)
+            return _is_sendable(origin) and _decided(
+                self.check, origin, request
+            )
         if origin in self.exact:
             return True
         if not _is_origin(origin):

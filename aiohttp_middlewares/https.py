@@ -125,7 +125,10 @@ def _wanted(
         match_headers = DEFAULT_MATCH_HEADERS
     if not isinstance(match_headers, Mapping):
         options.refuse(
-            TypeError, what, "a mapping of header names to values", match_headers
+            TypeError,
+            what,
+            "a mapping of header names to values",
+            match_headers,
         )
     options.tokens(what, "header names", match_headers.keys())
     for value in match_headers.values():

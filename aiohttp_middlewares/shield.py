@@ -93,6 +93,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any, TypeAlias
 
@@ -303,10 +304,9 @@ async def _protect(request: web.Request, task: _Task) -> None:
         task.add_done_callback(lambda task: _log_failure(request, task))
     elif _client_left(request.protocol, task):
         while not task.done():
-            try:
+            # By a timeout outside, say: there is nobody to answer.
+            with suppress(asyncio.CancelledError):
                 await _settled(task)
-            except asyncio.CancelledError:
-                pass  # such as a timeout outside: there is nobody to answer
         if task.cancelled():
             _log_cancelled(request)
         else:
@@ -334,10 +334,8 @@ async def _cancelled(task: _Task) -> None:
     """Cancel the task and wait until it has cleaned up."""
     while not task.done():
         task.cancel()
-        try:
+        with suppress(asyncio.CancelledError):  # passed on by the loop
             await _settled(task)
-        except asyncio.CancelledError:
-            pass  # passed on by the loop
     if not task.cancelled():
         task.exception()  # not of interest, and now retrieved
 

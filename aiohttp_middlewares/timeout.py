@@ -238,9 +238,7 @@ class _Queue:
 
     __slots__ = ("armed", "loop", "seconds", "waiting")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, seconds: float
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self.loop = loop
         self.seconds = seconds
         self.waiting: dict[_Limit, None] = {}

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Collection
+from contextlib import suppress
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -57,10 +58,8 @@ def _network(what: str, of: str, peer: object) -> Network:
         return ipaddress.ip_network(peer)
     except ValueError:
         meant = None
-        try:  # host bits set: 10.0.0.1/8
+        with suppress(ValueError):  # host bits set: 10.0.0.1/8
             meant = repr(str(ipaddress.ip_network(peer, strict=False)))
-        except ValueError:
-            pass
         options.refuse(
             ValueError, what, f"a collection of {of}", peer, meant=meant
         )

@@ -12,6 +12,7 @@ No other module touches the writer.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 from aiohttp import ClientConnectionResetError, web
@@ -124,10 +125,8 @@ def _sending(writer: AbstractStreamWriter) -> _Sending:
     if type(sending) is _Sending:
         return sending
     sending = _Sending(writer)
-    try:
+    # A writer with slots would refuse it. Then what passes the middleware gets
+    # decorated, streams and aiohttp's own errors do not.
+    with suppress(AttributeError):
         writer.write_headers = sending  # type: ignore[method-assign]
-    except AttributeError:
-        # A writer with slots: what passes the middleware gets decorated,
-        # streams and aiohttp's own errors do not.
-        pass
     return sending

@@ -7,7 +7,7 @@ request can reach another route than the one that its rule is about.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from yarl import URL
@@ -16,6 +16,7 @@ from aiohttp_middlewares._core import options
 from aiohttp_middlewares.annotations import Url, Urls
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 _OF = "paths (str), patterns (re.Pattern) or URLs (yarl.URL)"
 
@@ -45,7 +46,9 @@ class UrlMatcher:
             else:
                 known = self._exact.get(rule, methods)
                 self._exact[rule] = (
-                    None if methods is None or known is None else known | methods
+                    None
+                    if methods is None or known is None
+                    else known | methods
                 )
         self._patterns = _Patterns(patterns)
 
@@ -78,7 +81,7 @@ class UrlMap(Generic[T]):
                 self._exact.setdefault(rule, (position, value))
         self._patterns = _Patterns(patterns)
 
-    def first(self, path: str, default: T) -> T:
+    def first(self, path: str, default: D) -> T | D:
         exact = self._exact.get(path)
         for match, (position, value) in self._patterns.candidates(path):
             if exact is not None and exact[0] < position:
@@ -110,7 +113,7 @@ class _Patterns(Generic[T]):
 
     def candidates(
         self, path: str
-    ) -> list[tuple[Callable[[str], re.Match[str] | None], T]]:
+    ) -> Sequence[tuple[Callable[[str], re.Match[str] | None], T]]:
         """What may match; whether it does, ``match`` has to tell."""
         if self._maybe is None or self._maybe(path):
             return self._all

@@ -142,7 +142,7 @@ def _text(exc: BaseException) -> str:
 
 
 _STYLE = """
-body{margin:0;font:15px/1.5 system-ui,sans-serif;color:#1c1c28;background:#f6f6f9}
+body{margin:0;font:15px/1.5 system-ui,sans-serif;background:#f6f6f9}
 header{background:#b3261e;color:#fff;padding:1.2rem 2rem}
 header p{margin:.3rem 0;white-space:pre-wrap}
 section,h2{margin:1rem 2rem}
