@@ -1,0 +1,53 @@
+"""The page, served from an origin of its own."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from aiohttp import web
+from yarl import URL
+
+from examples.demo.api import LIMIT
+from examples.demo.scenarios import MIDDLEWARES, scenarios
+
+FOLDER = Path(__file__).parent
+
+
+def create_page(page: str, api: str) -> web.Application:
+    """The application that serves the page to ``page``, which asks ``api``."""
+
+    async def index(request: web.Request) -> web.StreamResponse:
+        if request.host != URL(page).authority:
+            # By another name it has another origin, and the API refuses that.
+            raise web.HTTPFound(page)
+        return file("page.html")
+
+    async def style(request: web.Request) -> web.StreamResponse:
+        return file("page.css")
+
+    async def script(request: web.Request) -> web.StreamResponse:
+        return file("page.js")
+
+    async def table(request: web.Request) -> web.Response:
+        return web.json_response(
+            {
+                "api": api,
+                "limit": LIMIT,
+                "middlewares": MIDDLEWARES,
+                "scenarios": [
+                    asdict(scenario) | {"curl": scenario.curl(api)}
+                    for scenario in scenarios(page)
+                ],
+            }
+        )
+
+    def file(name: str) -> web.FileResponse:
+        return web.FileResponse(
+            FOLDER / name, headers={"Cache-Control": "no-cache"}
+        )
+
+    app = web.Application()
+    app.router.add_get("/", index)
+    app.router.add_get("/page.css", style)
+    app.router.add_get("/page.js", script)
+    app.router.add_get("/scenarios.json", table)
+    return app
