@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from examples.demo.check import check
 from examples.demo.scenarios import scenarios
-from examples.demo.server import Origins, running
+from examples.demo.server import Origins, PortError, running
 
 PAGE_PORT = 8080
 API_PORT = 8081
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 API_PORT if options.api_port is None else options.api_port,
             )
         )
-    except OSError as exc:
+    except PortError as exc:
         print(
             f"{exc}. Choose other ports: --port 9080 --api-port 9081",
             file=sys.stderr,
@@ -80,12 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--port",
-        type=_port,
+        type=port,
         help=f"the port of the page; 0 for any free one (default {PAGE_PORT})",
     )
     parser.add_argument(
         "--api-port",
-        type=_port,
+        type=port,
         help=f"the port of the API; 0 for any free one (default {API_PORT})",
     )
     parser.add_argument(
@@ -97,11 +97,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port: 0 to 65535")
-    return port
+def port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{number} is no port: 0 to 65535")
+    return number
 
 
 if __name__ == "__main__":

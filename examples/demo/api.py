@@ -81,8 +81,8 @@ async def sold_out(request: web.Request) -> web.Response:
 @routes.get("/errors/debug")
 @routes.get("/errors/bug")
 async def bug(request: web.Request) -> web.Response:
-    prices = {"tea": 3}
-    return web.json_response({"price": prices["coffee"]})
+    guests: list[str] = []
+    return web.json_response({"share": 100 / len(guests)})
 
 
 @routes.get("/errors/busy")
@@ -156,7 +156,7 @@ async def transfer(request: web.Request) -> web.Response:
 
     def write(stage: str) -> None:
         stages.append(stage)
-        logger.info("The transfer /%s: %s", name, stage)
+        logger.info("Transfer %s: %s", name, stage)
 
     write("taken from A")
     try:

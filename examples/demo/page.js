@@ -60,6 +60,7 @@ class Card {
     this.part(".code").textContent = scenario.code;
     this.part(".method").textContent = `${scenario.method} ${scenario.path}`;
     this.part(".curl").textContent = scenario.curl;
+    this.part(".try").setAttribute("aria-label", `Try: ${scenario.title}`);
     this.part(".try").onclick = () => this.run();
   }
 
@@ -112,7 +113,9 @@ class Card {
     const got = { status: String(answer.status) };
     for (const [name, value] of answer.headers) {
       got[name] = value;
-      this.header(name, value);
+      if (name !== "content-length") {
+        this.header(name, value);
+      }
     }
     got.body = await this.body(answer);
     const over = performance.now() - this.start > this.limit * 1000;
@@ -186,26 +189,34 @@ class Card {
       method: this.scenario.method,
       signal: leaving.signal,
     }).catch(() => "nobody is there to read it");
-    await this.poll((ledger) => ledger.stages.length === 1);
-    this.event("the page leaves");
+    // One that is over is of an earlier try.
+    this.show(await this.poll(({ stages }) => stages.length === 1));
     leaving.abort();
+    this.event("the page leaves");
+    this.status("the page left");
     return {};
   }
 
   async ledger() {
-    const { stages } = await this.poll((ledger) => ledger.over);
+    const { stages } = await this.poll((ledger) => {
+      this.show(ledger);
+      return ledger.over;
+    });
     return stages.join(", ");
   }
 
-  /* Look at the ledger until it is so; show each stage when it is new. */
+  show({ stages }) {
+    for (const stage of stages.slice(this.seen)) {
+      this.event(`in the ledger: ${stage}`);
+    }
+    this.seen = stages.length;
+  }
+
+  /* Look at the ledger until it is so. */
   async poll(isSo) {
     for (;;) {
       const ledger = await (await fetch(this.url)).json();
       if (isSo(ledger)) {
-        for (const stage of ledger.stages.slice(this.seen)) {
-          this.event(`in the ledger: ${stage}`);
-        }
-        this.seen = ledger.stages.length;
         return ledger;
       }
       if (performance.now() - this.start > PATIENCE) {

@@ -19,13 +19,10 @@ def create_page(page: str, api: str) -> web.Application:
         if request.host != URL(page).authority:
             # By another name it has another origin, and the API refuses that.
             raise web.HTTPFound(page)
-        return file("page.html")
+        return _file("page.html")
 
-    async def style(request: web.Request) -> web.StreamResponse:
-        return file("page.css")
-
-    async def script(request: web.Request) -> web.StreamResponse:
-        return file("page.js")
+    async def asset(request: web.Request) -> web.StreamResponse:
+        return _file(f"page.{request.match_info['kind']}")
 
     async def table(request: web.Request) -> web.Response:
         return web.json_response(
@@ -40,14 +37,14 @@ def create_page(page: str, api: str) -> web.Application:
             }
         )
 
-    def file(name: str) -> web.FileResponse:
-        return web.FileResponse(
-            FOLDER / name, headers={"Cache-Control": "no-cache"}
-        )
-
     app = web.Application()
     app.router.add_get("/", index)
-    app.router.add_get("/page.css", style)
-    app.router.add_get("/page.js", script)
+    app.router.add_get("/page.{kind:css|js}", asset)
     app.router.add_get("/scenarios.json", table)
     return app
+
+
+def _file(name: str) -> web.FileResponse:
+    return web.FileResponse(
+        FOLDER / name, headers={"Cache-Control": "no-cache"}
+    )

@@ -13,6 +13,10 @@ from examples.demo.page import create_page
 HOST = "127.0.0.1"
 
 
+class PortError(Exception):
+    """A port cannot be had."""
+
+
 class Origins(NamedTuple):
     page: str
     api: str
@@ -25,7 +29,7 @@ async def running(page_port: int, api_port: int) -> AsyncIterator[Origins]:
     At the end the requests in progress are waited for, and what they began
     and :func:`~aiohttp_middlewares.shield_middleware` protects.
 
-    :raises OSError: a port cannot be had.
+    :raises PortError: one of them cannot be had.
     """
     async with AsyncExitStack() as stack:
         # Both ports have to be known first: each side is told the other's.
@@ -54,7 +58,7 @@ def _listen(port: int) -> socket.socket:
     try:
         return socket.create_server((HOST, port))
     except OSError as exc:
-        raise OSError(
+        raise PortError(
             f"Port {port} of {HOST} cannot be used: {exc.strerror}"
         ) from exc
 
