@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except PortError as exc:
         print(
-            f"{exc}. Choose other ports: --port 9080 --api-port 9081",
+            f"{exc}. Choose others, with make demo "
+            'ARGS="--port 9080 --api-port 9081"',
             file=sys.stderr,
         )
         return 2

@@ -1,5 +1,6 @@
 """Run the API and the page in one process."""
 
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -59,7 +60,8 @@ def _listen(port: int) -> socket.socket:
         return socket.create_server((HOST, port))
     except OSError as exc:
         raise PortError(
-            f"Port {port} of {HOST} cannot be used: {exc.strerror}"
+            f"Port {port} of {HOST} cannot be used: "
+            f"{os.strerror(exc.errno or 0)}"
         ) from exc
 
 
