@@ -65,13 +65,13 @@ class Scenario:
         if "redirect" in self.expect:
             options += ["-L", "-b", ""]  # go there, with the cookies
         if self.leave:
-            options += ["-m", "0.3"]
+            options += ["-m", "0.5"]
         lines = [_curl(url, self.method, self.headers, options)]
         if self.preflight:
             first = self.preflight_headers()
             lines.insert(0, _curl(url, "OPTIONS", first, options))
         if "ledger" in self.expect:
-            lines.append("sleep 1; " + _curl(url))
+            lines.append("sleep 1.5; " + _curl(url))
         return "; echo; ".join(lines)  # not all bodies end in a line break
 
 
