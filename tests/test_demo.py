@@ -196,6 +196,15 @@ async def test_page_asked_for_by_another_name_redirects_to_its_own(
     assert response.headers["Location"] == PAGE
 
 
+async def test_page_on_the_default_port_does_not_redirect(
+    aiohttp_client: Any,
+) -> None:
+    client = await aiohttp_client(create_page("http://127.0.0.1", API))
+    response = await client.get("/", headers={"Host": "127.0.0.1"})
+    assert response.status == 200
+    assert not response.history
+
+
 # The table
 # =========
 

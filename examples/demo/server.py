@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
 from aiohttp import web
+from yarl import URL
 
 from examples.demo.api import create_api
 from examples.demo.page import create_page
@@ -66,4 +67,6 @@ def _listen(port: int) -> socket.socket:
 
 
 def _origin(sock: socket.socket) -> str:
-    return f"http://{HOST}:{sock.getsockname()[1]}"
+    port = sock.getsockname()[1]
+    # As browsers write it: without the default port.
+    return str(URL.build(scheme="http", host=HOST, port=port))
