@@ -112,10 +112,10 @@ from aiohttp_middlewares.error._handlers import (
 )
 
 __all__ = (
-    "DEFAULT_EXCEPTION",
-    "REQUEST_ERROR_KEY",
     "Config",
+    "DEFAULT_EXCEPTION",
     "ErrorContext",
+    "REQUEST_ERROR_KEY",
     "debug_error_handler",
     "default_error_handler",
     "error_context",
