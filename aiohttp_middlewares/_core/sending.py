@@ -12,11 +12,12 @@ No other module touches the writer.
 """
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web import HTTPException, Response, StreamResponse
 from multidict import CIMultiDict
 
 from aiohttp_middlewares.annotations import Handler
@@ -26,6 +27,7 @@ Headers: TypeAlias = CIMultiDict[str]
 Decorator: TypeAlias = Callable[[Headers], None]
 #: Gets the status and the headers of what is really sent.
 LastCall: TypeAlias = Callable[[int, Headers], Awaitable[None] | None]
+WriteHeaders: TypeAlias = Callable[[str, Headers], Awaitable[None]]
 
 
 def started(request: web.Request) -> bool:
@@ -38,34 +40,31 @@ async def decorated(
 ) -> web.StreamResponse:
     """Await the handler; whatever answers the request gets decorated.
 
-    An answer that passes by here unsent is decorated at once, so that the
-    middlewares outside see its headers; any other when its headers leave.
-    Each response is decorated once, by inner middlewares before outer ones.
+    When its headers leave; and before that, where an unsent answer passes by
+    here, so that the middlewares outside see them. When they leave, inner
+    middlewares have their turn before outer ones, so that of two that differ
+    the outer one has its way.
     """
-    sending = _sending(request.writer)
-    position = len(sending.decorators)
-    sending.decorators.append(decorator)
+    _wrap(request.writer, _decorate_and_write, decorator)
     try:
         response = await handler(request)
-    except web.HTTPException as exc:
-        sending.decorate(exc.headers, position)
+    except HTTPException as exc:
+        decorator(exc.headers)
         raise
-    # A FileResponse composes its headers when it is sent. And what is no
-    # response at all is left for aiohttp to complain of.
-    if isinstance(response, web.Response) or (
-        isinstance(response, web.StreamResponse)
-        and not isinstance(response, web.FileResponse)
-    ):
-        sending.decorate(response.headers, position)
+    # What is no response at all is left for aiohttp to complain of. (Response
+    # comes first, as isinstance() finds the very class of an object quickly.)
+    if isinstance(response, (Response, StreamResponse)):
+        decorator(response.headers)
     return response
 
 
 def on_last_call(request: web.Request, call: LastCall) -> None:
-    """Have ``call(status, headers)`` done once, when the headers leave.
+    """Have ``call(status, headers)`` done when the headers leave.
 
-    After all decorating; the inner middleware's before the outer one's.
+    Once for a response, and only for the one that is sent; the inner
+    middleware's before the outer one's.
     """
-    _sending(request.writer).last_calls.append(call)
+    _wrap(request.writer, _call_and_write, call)
 
 
 def only_one_response(request: web.Request) -> None:
@@ -74,59 +73,55 @@ def only_one_response(request: web.Request) -> None:
     aiohttp would send it, into the body of the first one or in place of the
     answer to the next request.
     """
-    _sending(request.writer)
+    _wrap(request.writer, _decorate_and_write, _nothing)
 
 
-class _Sending:
-    """Stands in for ``write_headers`` of one writer."""
-
-    __slots__ = (
-        "decorators",
-        "headers",
-        "last_calls",
-        "pending",
-        "write_headers",
-        "writer",
-    )
-
-    def __init__(self, writer: AbstractStreamWriter) -> None:
-        self.writer = writer
-        self.write_headers = writer.write_headers
-        self.decorators: list[Decorator] = []
-        self.last_calls: list[LastCall] = []
-        #: The headers that were decorated last, and by how many not yet.
-        self.headers: Headers | None = None
-        self.pending = 0
-
-    def decorate(self, headers: Headers, position: int = 0) -> None:
-        """Let all decorators from the innermost to ``position`` have it."""
-        if headers is not self.headers:
-            self.headers = headers
-            self.pending = len(self.decorators)
-        while self.pending > position:
-            self.pending -= 1
-            self.decorators[self.pending](headers)
-
-    async def __call__(self, status_line: str, headers: Headers) -> None:
-        if self.writer.output_size > 0:
-            raise ClientConnectionResetError("A response was sent already")
-        self.decorate(headers)
-        if self.last_calls:
-            status = int(status_line.split(" ", 2)[1])
-            for call in reversed(self.last_calls):
-                done = call(status, headers)
-                if done is not None:
-                    await done
-        await self.write_headers(status_line, headers)
+def _nothing(headers: Headers) -> None:
+    pass
 
 
-def _sending(writer: AbstractStreamWriter) -> _Sending:
-    sending = writer.write_headers
-    if type(sending) is _Sending:
-        return sending
-    sending = _Sending(writer)
-    # A writer with slots would refuse it. Then what passes the middleware gets
-    # decorated, streams and aiohttp's own errors do not.
-    with suppress(AttributeError):
-        writer.write_headers = sending  # type: ignore[method-assign]
-    return sending
+def _wrap(
+    writer: AbstractStreamWriter, write_headers: Callable[..., Any], job: Any
+) -> None:
+    """Have the writer write headers by ``write_headers`` from now on.
+
+    What was wrapped last, by the innermost middleware, has the first turn.
+    """
+    try:
+        writer.write_headers = partial(  # type: ignore[method-assign]
+            write_headers, job, writer, writer.write_headers
+        )
+    except AttributeError:
+        pass  # a writer with slots: only what passes by gets decorated
+
+
+async def _decorate_and_write(
+    decorator: Decorator,
+    writer: AbstractStreamWriter,
+    write_headers: WriteHeaders,
+    status_line: str,
+    headers: Headers,
+) -> None:
+    _refuse_a_second_response(writer)
+    decorator(headers)
+    await write_headers(status_line, headers)
+
+
+async def _call_and_write(
+    call: LastCall,
+    writer: AbstractStreamWriter,
+    write_headers: WriteHeaders,
+    status_line: str,
+    headers: Headers,
+) -> None:
+    _refuse_a_second_response(writer)
+    done = call(int(status_line.split(" ", 2)[1]), headers)
+    if done is not None:
+        await done
+    await write_headers(status_line, headers)
+
+
+def _refuse_a_second_response(writer: AbstractStreamWriter) -> None:
+    """aiohttp would write it into the body of the first."""
+    if writer.output_size > 0:
+        raise ClientConnectionResetError("A response was sent already")
