@@ -93,7 +93,11 @@ from yarl import URL
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.headers import VARY, add_elements
-from aiohttp_middlewares._core.sending import Decorator, decorated
+from aiohttp_middlewares._core.sending import (
+    Decorator,
+    decorated,
+    on_last_call,
+)
 from aiohttp_middlewares._core.urls import UrlMatcher, match_path
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -192,7 +196,9 @@ def cors_middleware(
     covers = None if urls is None else UrlMatcher(f"{what} urls", urls)
     admits = _admission(f"{what} origins", origins)
     exposed = options.tokens(
-        f"{what} expose_headers", "header names", expose_headers or ()
+        f"{what} expose_headers",
+        "header names",
+        () if expose_headers is None else expose_headers,
     )
     if allow_all:
         admits = _admits_every_origin if allow_credentials else _admits_all
@@ -206,7 +212,13 @@ def cors_middleware(
     preflight = _Preflight(
         policy,
         options.tokens(f"{what} allow_headers", "header names", allow_headers),
-        options.tokens(f"{what} allow_methods", "HTTP methods", allow_methods),
+        # Fetch compares them by case, and aiohttp knows none in lower case.
+        tuple(
+            method.upper()
+            for method in options.tokens(
+                f"{what} allow_methods", "HTTP methods", allow_methods
+            )
+        ),
         None
         if max_age is None
         else str(options.integer(f"{what} max_age", max_age)),
@@ -417,26 +429,38 @@ def _admits_every_origin(origin: str, request: web.Request) -> bool:
     return _ORIGIN.fullmatch(origin) is not None
 
 
-def _ask(
-    check: OriginCheck, origin: str, request: web.Request
-) -> bool | Awaitable[bool]:
+async def _ask(check: OriginCheck, origin: str, request: web.Request) -> bool:
     if origin != "null" and not _ORIGIN.fullmatch(origin):
         return False
-    verdict = check(origin, request)
-    return verdict if inspect.isawaitable(verdict) else bool(verdict)
+    try:
+        verdict = check(origin, request)
+        if inspect.isawaitable(verdict):
+            verdict = await verdict
+        if verdict and verdict is not True:
+            # A coroutine that nobody awaits is true, and would admit everybody.
+            raise TypeError(
+                "cors_middleware origins should return True or False, "
+                f"got {verdict!r}"
+            )
+    except Exception:
+        # Whatever is answered now, another origin may get another answer.
+        on_last_call(request, lambda status, headers: _vary_by_origin(headers))
+        raise
+    return bool(verdict)
 
 
 # What a browser sends: RFC 6454 6.2, in ASCII. Only such a thing may be said
 # back, whatever a pattern lets through.
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]*")
 _PORT = re.compile(r":[0-9]+\Z")
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 
-
+# Not what ASCII delimits with, so that a "*" stands only where it means much.
+_NAME = r"[^\x00-,/:-@\[-^`{-\x7f\s]+"
 _RULE = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
-    r"(?P<host>\[[0-9a-f:.]+\]|[^/?#@:\[\]\s]+)"
-    r"(?::(?P<port>[0-9]+|\*))?/?",
+    rf"(?:(?P<below>\*\.)?(?P<name>{_NAME})|\[(?P<ipv6>[0-9a-f:.]+)\])"
+    r"(?::(?P<port>[0-9]{1,5}|\*))?/?",
     re.IGNORECASE,
 )
 
@@ -448,41 +472,53 @@ def _origin_rule(what: str, item: object) -> str | re.Pattern[str]:
         options.refuse(
             TypeError, what, "a collection of strings, patterns or URLs", item
         )
-    if text == "null":
+    if text in ("null", "file://"):  # the latter is what old web views send
         return text
     if text == "*":
         raise ValueError(
             f"{what} ['*'] would allow nobody; did you mean allow_all=True?"
         )
 
-    should = "origins such as 'https://example.com' (scheme, host, port)"
     found = _RULE.fullmatch(text)
-    if found is None:
-        named = _RULE.match(text) or _RULE.match(f"https://{text}")
-        meant = None if named is None else repr(named[0].rstrip("/"))
-        options.refuse(ValueError, what, should, text, meant=meant)
-    scheme = found["scheme"].lower()
-    port = found["port"]
-    if port == _DEFAULT_PORTS.get(scheme):
-        port = None
-    below = found["host"].startswith("*.")
-    host = _ascii_host(found["host"].removeprefix("*.").lower())
-    if host is None or "*" in host:
+    host = None if found is None else _ascii_host(found)
+    port = "" if found is None else found["port"] or ""
+    if port.isdigit():
+        port = str(int(port))
+    if found is None or host is None or (port.isdigit() and int(port) > 65535):
         options.refuse(
-            ValueError, what, f"{should}; '*' only as first label", text
+            ValueError,
+            what,
+            "origins such as 'https://example.com', 'https://*.example.com' "
+            "or 'http://localhost:*'",
+            text,
+            meant=_without_path(text),
         )
-    if not below and port != "*":
+    scheme = found["scheme"].lower()
+    if port == _DEFAULT_PORTS.get(scheme):
+        port = ""
+    if not found["below"] and port != "*":
         return f"{scheme}://{host}" + (f":{port}" if port else "")
-    names = r"(?:[a-z0-9_-]+\.)+" if below else ""
+    names = r"(?:[a-z0-9_-]+\.)+" if found["below"] else ""
     ports = "(?::[0-9]+)?" if port == "*" else f":{port}" if port else ""
     return re.compile(f"{re.escape(scheme)}://{names}{re.escape(host)}{ports}")
 
 
-def _ascii_host(host: str) -> str | None:
+def _ascii_host(found: re.Match[str]) -> str | None:
     """The host as browsers send it: names of other scripts in punycode."""
-    if host.isascii():
-        return host
+    host = (found["name"] or found["ipv6"]).lower()
     try:
-        return URL.build(scheme="https", host=host).raw_host
+        host = URL.build(scheme="https", host=host).host_subcomponent or ""
     except ValueError:
         return None
+    # Compatibility forms hide delimiters: "\u2100" is "a/c".
+    return host if found["ipv6"] or re.fullmatch(_NAME, host) else None
+
+
+def _without_path(text: str) -> str | None:
+    """What was meant, where only a scheme is missing or a path too much."""
+    for guess in (text, f"https://{text}"):
+        found = _RULE.match(guess)
+        rest = "" if found is None else guess[found.end() :]
+        if found and (found[0].endswith("/") or rest[:1] in ("?", "#", "")):
+            return repr(found[0].rstrip("/")) if guess != text or rest else None
+    return None
