@@ -115,10 +115,10 @@ from aiohttp_middlewares.error._handlers import (
 )
 
 __all__ = (
-    "Config",
     "DEFAULT_EXCEPTION",
-    "ErrorContext",
     "REQUEST_ERROR_KEY",
+    "Config",
+    "ErrorContext",
     "debug_error_handler",
     "default_error_handler",
     "error_context",
