@@ -18,7 +18,9 @@ from raw import head, raw
 from aiohttp_middlewares._core.headers import VARY, add_elements
 from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares._core.sending import (
-    decorated,
+    RESPONSES,
+    Decorator,
+    before_sending,
     on_last_call,
     only_one_response,
     started,
@@ -27,6 +29,21 @@ from aiohttp_middlewares.annotations import Handler, Middleware
 
 GET = b"GET %b HTTP/1.1\r\nHost: a.example\r\n%b\r\n"
 LAST = b"Connection: close\r\n"
+
+
+async def decorated(
+    request: web.Request, handler: Handler, decorator: Decorator
+) -> web.StreamResponse:
+    """What a middleware does that decorates headers."""
+    before_sending(request, decorator)
+    try:
+        response = await handler(request)
+    except web.HTTPException as exc:
+        decorator(exc.headers)
+        raise
+    if isinstance(response, RESPONSES):
+        decorator(response.headers)
+    return response
 
 
 def marks(name: str) -> Middleware:

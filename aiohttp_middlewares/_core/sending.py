@@ -39,9 +39,9 @@ def before_sending(request: web.Request, decorator: Decorator) -> None:
     """Have the headers of whatever answers the request decorated.
 
     When they leave: inner middlewares have their turn before outer ones, so
-    that of two that differ the outer one has its way. A middleware may apply
-    its decorator earlier as well, to what passes by (:data:`RESPONSES`), so
-    that middlewares outside see what it does.
+    that of two that differ the outer one has its way. A middleware should
+    apply its decorator earlier as well, to what passes by: raised
+    ``web.HTTPException`` and :data:`RESPONSES`. Then those outside see it.
     """
     _wrap(request.writer, _decorate_and_write, decorator)
 

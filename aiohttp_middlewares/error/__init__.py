@@ -226,7 +226,7 @@ async def get_error_response(
         400, such as a redirect.
     """
     try:
-        if request.transport is None and _client_left(request, err):
+        if _is_cut(request) and _client_left(request, err):
             # For the access log: what nginx writes for it.
             return web.Response(status=499, reason="Client Closed Request")
         if started(request):
@@ -245,6 +245,9 @@ async def get_error_response(
                 del request[REQUEST_ERROR_KEY]
         if is_http(err) and response is not err:
             _keep(err, response)
+            if err is request.match_info.http_exception:
+                # The 404 or 405 of the router is held by the request.
+                err.__traceback__ = None
         return response
     finally:
         # Its traceback refers to frames that refer to it: a cycle that would
@@ -311,10 +314,17 @@ def _check_class(what: str, kind: type) -> None:
         )
 
 
+def _is_cut(request: web.Request) -> bool:
+    transport = request.transport
+    # A write that fails closes it; only the event loop's next turn removes it.
+    return transport is None or transport.is_closing()
+
+
 def _client_left(request: web.Request, err: Exception) -> bool:
     """Whether it failed because there is nobody at the other end."""
     return (
-        isinstance(err, ConnectionResetError)
+        isinstance(err, ConnectionResetError | BrokenPipeError)
+        or type(err) is ConnectionError  # of a write that waited to go on
         or err is request.content.exception()
     )
 
@@ -334,11 +344,11 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if isinstance(response, web.StreamResponse):
             return response
         raise TypeError(f"should return a response, got {response!r}")
-    except web.HTTPException:
-        raise  # an answer as well: a redirect to the login page
     except Exception as exc:
         if started(request):
             _abort(exc)
+        if is_http(exc):
+            raise  # an answer as well: a redirect to the login page
         facts = logs.facts(request)
         logger.error(
             "The error handler for %(method)s %(path)s failed",

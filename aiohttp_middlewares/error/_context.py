@@ -94,8 +94,10 @@ def own_status(err: Exception) -> int | None:
     """``err.status``, where that is the status of an answer of ours.
 
     That another server refused our own request (``aiohttp.ClientError``) says
-    nothing about the visitor's.
+    nothing about the visitor's. But a body that cannot be decoded does.
     """
+    if isinstance(err, web.RequestPayloadError):
+        return 400
     status = _attribute(err, "status")
     if (
         isinstance(status, int)
@@ -112,7 +114,7 @@ def own_data(err: Exception) -> Any:
     data = _attribute(err, "data")
     if data is not None:
         try:
-            json.dumps(data)
+            json.dumps(data, allow_nan=False)
         except Exception:  # by whatever is inside
             return None
     return data
@@ -122,6 +124,8 @@ def own_text(err: Exception) -> str | None:
     """The plain text that a developer gave to an ``HTTPException``."""
     if not _has_own_body(err) or err.content_type != "text/plain":
         return None
+    if not isinstance(err.body, bytes | bytearray):
+        return None  # something that may have to be awaited
     try:
         return err.text
     except (UnicodeDecodeError, LookupError):  # not in its charset, or unknown
@@ -135,7 +139,11 @@ def own_body(err: Exception) -> web.Response | None:
     response = web.Response(
         status=err.status,
         body=err.body,
-        headers={"Content-Type": err.headers.get("Content-Type", "")},
+        headers={
+            name: err.headers[name]
+            for name in ("Content-Type", "Content-Encoding")
+            if name in err.headers
+        },
     )
     if err.compression:
         response.enable_compression()
