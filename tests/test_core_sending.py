@@ -549,12 +549,12 @@ async def test_late_bytes_of_a_prepared_response_are_refused(
             given_up.set()
             await refused.wait()
             return web.Response(text="later")
-        late.append(asyncio.ensure_future(handler(request)))
+        abandoned.append(asyncio.ensure_future(handler(request)))
         await asyncio.sleep(0)
         only_one_response(request)
         return web.Response(text="given up")
 
-    late: list[asyncio.Future[web.StreamResponse]] = []
+    abandoned: list[asyncio.Future[web.StreamResponse]] = []
     app = web.Application(middlewares=[gives_up])
     app.router.add_get("/", handler)
     server = await aiohttp_server(app)
@@ -564,7 +564,7 @@ async def test_late_bytes_of_a_prepared_response_are_refused(
     first = head(received)
     assert first.rest.startswith(b"given upHTTP/1.1 200 OK")
     assert head(first.rest[len("given up") :]).rest == b"later"
-    await late[0]
+    await abandoned[0]
 
 
 async def test_started_tells_when_there_is_no_way_back(
