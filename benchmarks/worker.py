@@ -78,7 +78,7 @@ def caught(handler: Handler) -> Handler:
         try:
             return await handler(request)
         except web.HTTPException as exc:
-            return exc  # type: ignore[no-any-return,unused-ignore]
+            return exc  
         except ValueError:
             return web.Response(status=500)
 

@@ -12,6 +12,7 @@ No other module touches the writer.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -33,6 +34,20 @@ RESPONSES = (web.Response, web.StreamResponse)
 def started(request: web.Request) -> bool:
     """Whether bytes of a response are out, so that no other can be sent."""
     return request.writer.output_size > 0
+
+
+def start_over(request: web.Request) -> None:
+    """Let another response take the place of one that did not leave.
+
+    One that was given up while its headers were composed, by a signal handler
+    that failed or took too long, has told the writer already how its body
+    would come. aiohttp does not take that back: the body of the next would be
+    framed in another way than its headers say.
+    """
+    writer: Any = request.writer
+    with suppress(AttributeError):
+        writer.chunked = False
+        writer._compress = None
 
 
 def before_sending(request: web.Request, decorator: Decorator) -> None:
@@ -61,11 +76,26 @@ def only_one_response(request: web.Request) -> None:
     aiohttp would send it, into the body of the first one or in place of the
     answer to the next request.
     """
-    _wrap(request.writer, _decorate_and_write, _nothing)
+    writer = request.writer
+    _wrap(writer, _decorate_and_write, _nothing)
+    end = writer.write_eof
+
+    async def write_eof(chunk: bytes = b"") -> None:
+        # Whoever has prepared another one meanwhile may only write_eof(),
+        # which the writer ignores the second time.
+        writer.write = _refuse  # type: ignore[method-assign]
+        await end(chunk)
+
+    with suppress(AttributeError):
+        writer.write_eof = write_eof  # type: ignore[method-assign]
 
 
 def _nothing(headers: Headers) -> None:
     pass
+
+
+async def _refuse(*args: object, **kwargs: object) -> None:
+    raise ClientConnectionResetError("A response was sent already")
 
 
 def _wrap(
