@@ -87,6 +87,12 @@ default, is applied twice by aiohttp: to the handler, then to its connection).
 With ``handler_cancellation=False``, aiohttp's default, nobody cancels a
 handler when its client leaves, and aiohttp does not cancel it at the end of
 ``shutdown_timeout`` either: add :func:`drain_shielded`, which waits for it.
+
+Read the body first. Once a timeout outside has answered, aiohttp refuses to
+give what was not read yet, and closes the uploaded files. With
+``handler_cancellation=False`` it does so as soon as the client leaves.
+
+A shielded stream or long poll never learns that its client left.
 """
 
 import asyncio
