@@ -56,7 +56,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any, TypeAlias
 
 from aiohttp import web
@@ -69,8 +69,9 @@ from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
 logger = logging.getLogger(__name__)
 
 _Task: TypeAlias = asyncio.Task[Any]
-#: The deadline, the request, its task, and how often that was cancelled.
-_Waiting: TypeAlias = tuple[float, web.Request, _Task, int]
+#: The deadline, the request, its task, how often that was cancelled, and the
+#: context to log in: a filter may look for the id of the request there.
+_Waiting: TypeAlias = tuple[float, web.Request, _Task, int, Context]
 
 
 class RequestTimeout(asyncio.TimeoutError):
@@ -198,8 +199,8 @@ class _Queue:
         self.seconds = seconds
         self.number = 0
         self.waiting: dict[int, _Waiting] = {}
-        #: Those whose task was cancelled.
-        self.expired: dict[int, _Waiting] = {}
+        #: The tasks that were cancelled, and how often by others before.
+        self.expired: dict[int, tuple[_Task, int]] = {}
         self.armed = False
 
     def enter(self, request: web.Request) -> int:
@@ -209,7 +210,13 @@ class _Queue:
             raise RuntimeError("timeout_middleware needs a task to cancel")
         self.number = number = self.number + 1
         deadline = loop.time() + self.seconds
-        self.waiting[number] = deadline, request, task, _cancelling(task)
+        self.waiting[number] = (
+            deadline,
+            request,
+            task,
+            _cancelling(task),
+            copy_context(),
+        )
         if not self.armed:
             self.arm(deadline)
         return number
@@ -227,16 +234,8 @@ class _Queue:
         expired = self.expired.pop(number, None)
         if expired is None:
             return False
-        _, request, task, before = expired
-        ours = _uncancel(task) <= before
-        # Here, in the task of the request: what logs may ask for its context.
-        facts = logs.facts(request, limit=self.seconds)
-        logger.warning(
-            "%(method)s %(path)s timed out after %(limit)s s",
-            facts,
-            extra=facts,
-        )
-        return ours
+        task, before = expired
+        return _uncancel(task) <= before
 
     def arm(self, deadline: float) -> None:
         self.armed = True
@@ -253,8 +252,26 @@ class _Queue:
             due.append(number)
         else:
             self.armed = False
-        for number in due:
-            _, request, task, _ = waiting = self.waiting.pop(number)
-            if not started(request):
-                self.expired[number] = waiting
-                task.cancel()
+        # First all of them, as logging may fail.
+        expired = [
+            waiting for number in due if (waiting := self.expire(number))
+        ]
+        for _, request, _, _, context in expired:
+            context.run(_log, request, self.seconds)
+
+    def expire(self, number: int) -> _Waiting | None:
+        """Cancel the handler, unless its response has started."""
+        waiting = self.waiting.pop(number)
+        _, request, task, before, _ = waiting
+        if started(request):
+            return None
+        self.expired[number] = task, before
+        task.cancel()
+        return waiting
+
+
+def _log(request: web.Request, seconds: float) -> None:
+    facts = logs.facts(request, limit=seconds)
+    logger.warning(
+        "%(method)s %(path)s timed out after %(limit)s s", facts, extra=facts
+    )

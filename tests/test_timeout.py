@@ -236,6 +236,32 @@ async def test_the_warning_is_logged_in_the_context_of_its_request(
     assert sorted(seen) == ["a", "b", "c"]
 
 
+async def test_a_logging_filter_that_fails_keeps_nobody_waiting(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    def fail(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError
+
+    told: list[dict[str, Any]] = []
+
+    def tell(loop: asyncio.AbstractEventLoop, what: dict[str, Any]) -> None:
+        told.append(what)
+
+    client = await aiohttp_client(application(timeout_middleware(SHORT)))
+    asyncio.get_running_loop().set_exception_handler(tell)
+    logger = logging.getLogger("aiohttp_middlewares.timeout")
+    logger.addFilter(fail)
+    try:
+        answers = await soon(
+            asyncio.gather(*(client.get("/slow") for _ in range(5)))
+        )
+    finally:
+        logger.removeFilter(fail)
+    assert [answer.status for answer in answers] == [504] * 5
+    assert told
+    assert all(type(what["exception"]) is ZeroDivisionError for what in told)
+
+
 # Which limit
 # ===========
 
