@@ -121,3 +121,13 @@ def only_one(what: str, given: Mapping[str, Collection[Any] | None]) -> None:
     if len(chosen) != 1:
         came = "both" if chosen else "neither"
         raise ValueError(f"{what} takes {names}, one of them, got {came}")
+
+
+def statuses(what: str, value: object) -> frozenset[int]:
+    """A collection of HTTP status codes."""
+    for item in (found := items(what, "HTTP status codes", value)):
+        if isinstance(item, bool) or not isinstance(item, int):
+            refuse(TypeError, what, "a collection of HTTP status codes", item)
+        if not 100 <= item <= 599:
+            refuse(ValueError, what, "HTTP status codes, 100 to 599", item)
+    return frozenset(found)
