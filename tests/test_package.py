@@ -189,7 +189,10 @@ def public_callables() -> Iterator[tuple[str, Any]]:
             yield f"{name}.{item}", value
             if inspect.isclass(value):
                 for method, function in vars(value).items():
-                    if inspect.isfunction(function):
+                    if inspect.isfunction(function) and (
+                        not method.startswith("__")
+                        or method in ("__call__", "__init__")
+                    ):
                         yield f"{name}.{item}.{method}", function
 
 

@@ -51,7 +51,16 @@ def _is_seekable(file: object) -> bool:
 
 
 def prepare_again(req: ClientRequest) -> None:
-    """Make a request that was sent ready to be sent once more."""
+    """Make a request that was sent ready to be sent once more.
+
+    Raises ``TimeoutError`` when the caller's time is over: aiohttp's total
+    timeout strikes only once, and who was struck may have swallowed it or
+    taken it for another.
+    """
+    # Private until aiohttp has a public way to ask.
+    timer = getattr(req, "_timer", None)
+    if hasattr(timer, "assert_timeout"):
+        timer.assert_timeout()
     if hdrs.EXPECT in req.headers:
         # The wait for "100 Continue" ended with the first attempt.
         req.update_expect_continue()
