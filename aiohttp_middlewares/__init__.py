@@ -11,10 +11,36 @@ from aiohttp_middlewares.constants import (
     IDEMPOTENT_METHODS,
     NON_IDEMPOTENT_METHODS,
 )
+from aiohttp_middlewares.cors import cors_middleware
+from aiohttp_middlewares.error import (
+    debug_error_handler,
+    default_error_handler,
+    error_context,
+    error_middleware,
+    get_error_response,
+    problem_error_handler,
+)
+from aiohttp_middlewares.https import https_middleware
+from aiohttp_middlewares.shield import drain_shielded, shield_middleware
+from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
+from aiohttp_middlewares.utils import match_path
 
 __all__ = (
     "IDEMPOTENT_METHODS",
     "NON_IDEMPOTENT_METHODS",
+    "RequestTimeout",
+    "cors_middleware",
+    "debug_error_handler",
+    "default_error_handler",
+    "drain_shielded",
+    "error_context",
+    "error_middleware",
+    "get_error_response",
+    "https_middleware",
+    "match_path",
+    "problem_error_handler",
+    "shield_middleware",
+    "timeout_middleware",
 )
 
 __version__ = "4.0.0.dev0"

@@ -8,7 +8,7 @@ sentence: what it should be, what came, and what was perhaps meant.
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 # RFC 9110 5.6.2: what a method or a field name is made of.
@@ -102,25 +102,14 @@ def methods(what: str, value: object) -> frozenset[str]:
     return frozenset(method.upper() for method in found)
 
 
-def exceptions(
-    what: str, value: object
-) -> type[BaseException] | tuple[type[BaseException], ...]:
+def exceptions(what: str, value: object) -> tuple[type[Exception], ...]:
     """An exception class or a collection of them, as ``except`` takes it."""
     classes = (value,) if isinstance(value, type) else value
     found = items(what, "exception classes", classes)
     for item in found:
-        if not (isinstance(item, type) and issubclass(item, BaseException)):
+        if not (isinstance(item, type) and issubclass(item, Exception)):
             refuse(TypeError, what, "exception classes", item)
     return found
-
-
-def only_one(what: str, given: Mapping[str, Collection[Any] | None]) -> None:
-    """Exactly one of these options has to be given, and not empty."""
-    names = " or ".join(given)
-    chosen = [name for name, value in given.items() if value]
-    if len(chosen) != 1:
-        came = "both" if chosen else "neither"
-        raise ValueError(f"{what} takes {names}, one of them, got {came}")
 
 
 def statuses(what: str, value: object) -> frozenset[int]:

@@ -1,0 +1,490 @@
+r"""
+===============
+CORS middleware
+===============
+
+Lets the pages of other origins read your answers, and no others: for an API
+that is called from a browser. It follows the `Fetch standard
+<https://fetch.spec.whatwg.org/#http-cors-protocol>`_.
+
+Usage
+=====
+
+.. code-block:: python
+
+    import re
+
+    from aiohttp import web
+    from aiohttp_middlewares import cors_middleware, error_middleware
+
+    app = web.Application(
+        middlewares=[
+            cors_middleware(
+                origins=[
+                    "https://example.com",
+                    "https://*.example.com",  # any depth, not the apex
+                    "http://localhost:*",  # any port
+                    re.compile(r"https://pr-\d+\.example\.dev"),
+                ],
+                urls=[re.compile(r"^/api/")],
+                allow_credentials=True,
+                max_age=600,
+            ),
+            error_middleware(),
+        ]
+    )
+
+An allow-list that lives elsewhere is a function:
+
+.. code-block:: python
+
+    from aiohttp import web
+    from aiohttp_middlewares import cors_middleware
+
+    PARTNERS = {"https://partner.example"}
+
+
+    async def is_partner(origin: str, request: web.Request) -> bool:
+        return origin in PARTNERS  # or ask a database
+
+
+    app = web.Application(middlewares=[cors_middleware(origins=is_partner)])
+
+What reaches the page
+=====================
+
+Every answer: returned and raised ones, streams, server-sent events, files,
+WebSocket handshakes, the 404 and 405 of the router, and the 500 and 504 that
+aiohttp makes by itself. ``Vary: Origin`` is on each of them, so that no cache
+gives the answer for one origin to another.
+
+A preflight (``OPTIONS`` with ``Origin`` and
+``Access-Control-Request-Method``) from an allowed origin is answered here,
+with 200. From any other it goes on to the application, where an inner policy
+or a route for ``OPTIONS`` may answer.
+
+Order
+=====
+
+Outside of :mod:`aiohttp_middlewares.error`, and outside of all that refuses
+requests or needs a login: a preflight bears no credentials. Outside of it
+stand only those that say who asks and where: proxy headers, host checks,
+redirects to HTTPS.
+
+Limits
+======
+
+It tells browsers what pages may read. It keeps nobody from sending requests:
+that takes authentication, and protection against cross-site request forgery.
+Answers that no middleware sees, such as 400 to what is no HTTP, bear no
+headers of it.
+"""
+
+import inspect
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import NamedTuple, TypeAlias
+
+from aiohttp import hdrs, web
+from multidict import CIMultiDict, istr
+from yarl import URL
+
+from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.headers import VARY, add_elements
+from aiohttp_middlewares._core.sending import decorated
+from aiohttp_middlewares._core.urls import UrlMatcher, match_path
+from aiohttp_middlewares.annotations import (
+    Handler,
+    Middleware,
+    StrCollection,
+    UrlCollection,
+    Urls,
+)
+
+ACCESS_CONTROL = "Access-Control"
+ACCESS_CONTROL_ALLOW = "Access-Control-Allow"
+ACCESS_CONTROL_ALLOW_CREDENTIALS = istr("Access-Control-Allow-Credentials")
+ACCESS_CONTROL_ALLOW_HEADERS = istr("Access-Control-Allow-Headers")
+ACCESS_CONTROL_ALLOW_METHODS = istr("Access-Control-Allow-Methods")
+ACCESS_CONTROL_ALLOW_ORIGIN = istr("Access-Control-Allow-Origin")
+ACCESS_CONTROL_EXPOSE_HEADERS = istr("Access-Control-Expose-Headers")
+ACCESS_CONTROL_MAX_AGE = istr("Access-Control-Max-Age")
+ACCESS_CONTROL_REQUEST_HEADERS = istr("Access-Control-Request-Headers")
+ACCESS_CONTROL_REQUEST_METHOD = istr("Access-Control-Request-Method")
+
+DEFAULT_ALLOW_HEADERS = (
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "content-type",
+    "dnt",
+    "origin",
+    "user-agent",
+    "x-csrftoken",
+    "x-requested-with",
+)
+DEFAULT_ALLOW_METHODS = ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT")
+DEFAULT_URLS: tuple[re.Pattern[str]] = (re.compile(r".*"),)
+
+#: Decides about an origin, ``"null"`` included; may be a coroutine function.
+OriginCheck: TypeAlias = Callable[[str, web.Request], bool | Awaitable[bool]]
+
+logger = logging.getLogger(__name__)
+
+
+def cors_middleware(
+    *,
+    allow_all: bool = False,
+    origins: UrlCollection | OriginCheck | None = None,
+    urls: Urls | None = None,
+    expose_headers: StrCollection | None = None,
+    allow_headers: StrCollection = DEFAULT_ALLOW_HEADERS,
+    allow_methods: StrCollection = DEFAULT_ALLOW_METHODS,
+    allow_credentials: bool = False,
+    max_age: int | None = None,
+) -> Middleware:
+    """Answer preflights, and tell browsers which pages may read an answer.
+
+    :param allow_all:
+        Let the pages of every origin read everything. Together with
+        ``allow_credentials`` that is what the same-origin policy is there to
+        prevent: it works, and warns. By default: ``False``.
+    :param origins:
+        Whose pages may read. A collection of origins such as
+        ``"https://example.com"`` (case, default port, one trailing slash and
+        Unicode hosts are normalised), of ``"https://*.example.com"`` (every
+        name below, not the name itself; no port means the default one) and
+        ``"http://localhost:*"`` (every port), of URLs, and of patterns. A
+        pattern has to match the whole origin, or the whole origin but its
+        port. ``"null"``, the origin of sandboxed frames and files, is allowed
+        only when it is listed. Or a function ``(origin, request) -> bool``,
+        which may be a coroutine function and decides alone. By default: none.
+    :param urls:
+        The URLs that are for other origins: a collection of paths, patterns
+        and URLs, or a mapping of them to methods. By default: all.
+    :param expose_headers:
+        The names of response headers that a page may read besides the few
+        that it always may. ``"*"`` stands for all, but not together with
+        credentials. By default: none.
+    :param allow_headers:
+        The names of request headers that a page may send. ``"*"`` stands for
+        all but ``Authorization``, which has to be listed beside it; with
+        credentials, for all. By default: :data:`DEFAULT_ALLOW_HEADERS`.
+    :param allow_methods:
+        The methods that a page may use; ``"*"`` stands for all. By default:
+        :data:`DEFAULT_ALLOW_METHODS`.
+    :param allow_credentials:
+        Let the browser send cookies along and the page read what comes back.
+        By default: ``False``.
+    :param max_age:
+        For how many seconds a browser may remember a preflight. By default
+        nothing is said, which means five seconds.
+    :raises TypeError: an option is of the wrong type.
+    :raises ValueError: an option, or two together, can never work.
+    """
+    what = "cors_middleware"
+    options.flag(f"{what} allow_all", allow_all)
+    options.flag(f"{what} allow_credentials", allow_credentials)
+    covers = None if urls is None else UrlMatcher(f"{what} urls", urls)
+    admits = _Admission(f"{what} origins", origins)
+    exposed = options.tokens(
+        f"{what} expose_headers", "header names", expose_headers or ()
+    )
+    if "*" in exposed and allow_credentials:
+        raise ValueError(
+            f"{what} expose_headers '*' means nothing together with "
+            "allow_credentials: list the names"
+        )
+    policy = _Policy(
+        origin="*" if allow_all and not allow_credentials else None,
+        credentials=allow_credentials,
+        exposed=exposed,
+    )
+    preflight = _Preflight(
+        options.tokens(f"{what} allow_headers", "header names", allow_headers),
+        options.tokens(f"{what} allow_methods", "HTTP methods", allow_methods),
+        None
+        if max_age is None
+        else str(options.integer(f"{what} max_age", max_age)),
+        mirror=allow_credentials,
+    )
+    if allow_all and allow_credentials:
+        logger.warning(
+            "cors_middleware(allow_all=True, allow_credentials=True) lets "
+            "every page on the web act in the name of a visitor who is "
+            "logged in: list the origins"
+        )
+
+    @web.middleware
+    async def cors(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        headers = request.headers
+        asked = (
+            headers.get(ACCESS_CONTROL_REQUEST_METHOD)
+            if request.method == hdrs.METH_OPTIONS and hdrs.ORIGIN in headers
+            else None
+        )
+        # A preflight is about the request that it comes before.
+        if covers is not None and not covers(
+            asked or request.method, request.rel_url.path_safe
+        ):
+            return await handler(request)
+
+        origin = headers.get(hdrs.ORIGIN)
+        if origin is None:
+            return await decorated(request, handler, _vary_by_origin)
+
+        if allow_all:
+            admitted = policy.origin is not None or _is_origin(origin)
+        else:
+            verdict = admits(origin, request)
+            admitted = verdict if isinstance(verdict, bool) else await verdict
+
+        if not admitted:
+            # Somebody further in may have another policy.
+            return await decorated(
+                request,
+                handler,
+                _vary_by_origin if asked is None else _vary_by_preflight,
+            )
+        if asked is None:
+            return await decorated(
+                request, handler, partial(policy.apply, origin)
+            )
+        return preflight.answer(request, policy, origin)
+
+    return cors
+
+
+def match_items(items: UrlCollection, value: str) -> bool:
+    """Whether any of the items fits the value, as ``utils.match_path`` says.
+
+    Upstream's helper, kept for those who import it. Do not judge origins with
+    it: its patterns are anchored at the start only.
+    """
+    return any(match_path(item, value) for item in items)
+
+
+class _Policy(NamedTuple):
+    """What an admitted origin gets on every answer."""
+
+    origin: str | None  # to say instead of the origin itself
+    credentials: bool
+    exposed: tuple[str, ...]
+
+    def apply(self, origin: str, headers: CIMultiDict[str]) -> None:
+        _vary_by_origin(headers)
+        headers[ACCESS_CONTROL_ALLOW_ORIGIN] = self.origin or origin
+        if self.credentials:
+            headers[ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
+        else:
+            headers.popall(ACCESS_CONTROL_ALLOW_CREDENTIALS, None)
+        if self.exposed:
+            add_elements(headers, ACCESS_CONTROL_EXPOSE_HEADERS, self.exposed)
+
+
+class _Preflight:
+    """The answer to an admitted preflight."""
+
+    def __init__(
+        self,
+        allow_headers: tuple[str, ...],
+        allow_methods: tuple[str, ...],
+        max_age: str | None,
+        *,
+        mirror: bool,
+    ) -> None:
+        self.fixed = {
+            hdrs.CONTENT_TYPE: "text/plain; charset=utf-8",
+            VARY: ", ".join(_PREFLIGHT_VARY),
+        }
+        if allow_headers:
+            self.fixed[ACCESS_CONTROL_ALLOW_HEADERS] = ", ".join(allow_headers)
+        if allow_methods:
+            self.fixed[ACCESS_CONTROL_ALLOW_METHODS] = ", ".join(allow_methods)
+        if max_age is not None:
+            self.fixed[ACCESS_CONTROL_MAX_AGE] = max_age
+        # Together with credentials Fetch takes "*" for the name of a header
+        # or method: what was asked for stands in for it.
+        self.mirrored = [
+            (request_name, response_name)
+            for request_name, response_name, allowed in (
+                (
+                    ACCESS_CONTROL_REQUEST_HEADERS,
+                    ACCESS_CONTROL_ALLOW_HEADERS,
+                    allow_headers,
+                ),
+                (
+                    ACCESS_CONTROL_REQUEST_METHOD,
+                    ACCESS_CONTROL_ALLOW_METHODS,
+                    allow_methods,
+                ),
+            )
+            if mirror and "*" in allowed
+        ]
+
+    def answer(
+        self, request: web.Request, policy: _Policy, origin: str
+    ) -> web.Response:
+        response = web.Response(body=b"", headers=self.fixed)
+        for request_name, response_name in self.mirrored:
+            asked = request.headers.get(request_name, "")
+            if _TOKENS.fullmatch(asked):
+                response.headers[response_name] = asked
+            else:
+                del response.headers[response_name]
+        policy.apply(origin, response.headers)
+        return response
+
+
+_PREFLIGHT_VARY = (
+    "Origin",
+    "Access-Control-Request-Method",
+    "Access-Control-Request-Headers",
+)
+_TOKENS = re.compile(
+    rf"{options.TOKEN.pattern}(?:[ \t]*,[ \t]*{options.TOKEN.pattern})*"
+)
+
+
+def _vary_by_origin(headers: CIMultiDict[str]) -> None:
+    if VARY in headers:
+        add_elements(headers, VARY, ("Origin",))
+    else:
+        headers[VARY] = "Origin"
+
+
+def _vary_by_preflight(headers: CIMultiDict[str]) -> None:
+    add_elements(headers, VARY, _PREFLIGHT_VARY)
+
+
+class _Admission:
+    """Whether an origin is admitted: compiled from the ``origins``."""
+
+    def __init__(
+        self, what: str, origins: UrlCollection | OriginCheck | None
+    ) -> None:
+        self.check: OriginCheck | None = None
+        self.exact: set[str] = set()
+        #: Made of strings with a "*": these say which ports they mean.
+        self.wildcards: list[re.Pattern[str]] = []
+        self.patterns: list[re.Pattern[str]] = []
+        if callable(origins):
+            self.check = origins
+            return
+        for item in options.items(
+            what,
+            "strings, patterns or URLs",
+            () if origins is None else origins,
+        ):
+            if isinstance(item, re.Pattern):
+                if not isinstance(item.pattern, str):
+                    options.refuse(TypeError, what, "patterns for str", item)
+                self.patterns.append(item)
+                continue
+            rule = _origin_rule(what, item)
+            if isinstance(rule, str):
+                self.exact.add(rule)
+            else:
+                self.wildcards.append(rule)
+
+    def __call__(
+        self, origin: str, request: web.Request
+    ) -> bool | Awaitable[bool]:
+        if self.check is not None:
+            return _is_sendable(origin) and _decided(
+                self.check, origin, request
+            )
+        if origin in self.exact:
+            return True
+        if not _is_origin(origin):
+            return False
+        if any(wildcard.fullmatch(origin) for wildcard in self.wildcards):
+            return True
+        without_port = _PORT.sub("", origin)
+        return any(
+            pattern.fullmatch(origin) or pattern.fullmatch(without_port)
+            for pattern in self.patterns
+        )
+
+
+def _decided(
+    check: OriginCheck, origin: str, request: web.Request
+) -> bool | Awaitable[bool]:
+    verdict = check(origin, request)
+    if inspect.isawaitable(verdict):
+        return verdict
+    return bool(verdict)
+
+
+# What a browser sends: RFC 6454 6.2, in ASCII. Only such a thing may be said
+# back, whatever a pattern lets through.
+_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
+_PORT = re.compile(r":[0-9]+\Z")
+_DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+
+
+def _is_origin(origin: str) -> bool:
+    return _ORIGIN.fullmatch(origin) is not None
+
+
+def _is_sendable(origin: str) -> bool:
+    return origin == "null" or _is_origin(origin)
+
+
+_RULE = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
+    r"(?P<host>\[[0-9a-f:.]+\]|[^/?#@:\[\]\s]+)"
+    r"(?::(?P<port>[0-9]+|\*))?/?",
+    re.IGNORECASE,
+)
+
+
+def _origin_rule(what: str, item: object) -> str | re.Pattern[str]:
+    """An exact origin as a browser writes it, or a pattern for several."""
+    text = str(item) if isinstance(item, URL) else item
+    if not isinstance(text, str):
+        options.refuse(
+            TypeError, what, "a collection of strings, patterns or URLs", item
+        )
+    if text == "null":
+        return text
+    if text == "*":
+        raise ValueError(
+            f"{what} ['*'] would allow nobody; did you mean allow_all=True?"
+        )
+
+    should = "origins such as 'https://example.com' (scheme, host, port)"
+    found = _RULE.fullmatch(text)
+    if found is None:
+        named = _RULE.match(text) or _RULE.match(f"https://{text}")
+        meant = None if named is None else repr(named[0].rstrip("/"))
+        options.refuse(ValueError, what, should, text, meant=meant)
+    scheme = found["scheme"].lower()
+    port = found["port"]
+    if port == _DEFAULT_PORTS.get(scheme):
+        port = None
+    below = found["host"].startswith("*.")
+    host = _ascii_host(found["host"].removeprefix("*.").lower())
+    if host is None or "*" in host:
+        options.refuse(
+            ValueError, what, f"{should}; '*' only as first label", text
+        )
+    if not below and port != "*":
+        return f"{scheme}://{host}" + (f":{port}" if port else "")
+    names = r"(?:[a-z0-9_-]+\.)+" if below else ""
+    ports = "(?::[0-9]+)?" if port == "*" else f":{port}" if port else ""
+    return re.compile(f"{re.escape(scheme)}://{names}{re.escape(host)}{ports}")
+
+
+def _ascii_host(host: str) -> str | None:
+    """The host as browsers send it: names of other scripts in punycode."""
+    if host.isascii():
+        return host
+    try:
+        return URL.build(scheme="https", host=host).raw_host
+    except ValueError:
+        return None

@@ -1,0 +1,177 @@
+"""What there is to say of an error."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, TypeGuard
+
+from aiohttp import ClientError, web
+
+from aiohttp_middlewares._core import logs
+from aiohttp_middlewares._core.keys import request_key
+
+DEFAULT_EXCEPTION = Exception("Unhandled aiohttp-middlewares exception.")
+
+#: Where the error is while an error handler runs: ``request[key]``. A
+#: ``web.RequestKey`` where aiohttp has it (3.14), a string before.
+REQUEST_ERROR_KEY = request_key("error", Exception)
+
+logger = logging.getLogger("aiohttp_middlewares.error")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorContext:
+    """What :func:`error_context` gives."""
+
+    err: Exception
+    message: str  #: never empty
+    status: int
+    data: Any  #: to be sent as JSON
+
+
+@contextmanager
+def error_context(request: web.Request) -> Iterator[ErrorContext]:
+    """What an error handler has to know, for use inside of one.
+
+    :param request: The request that the error handler was called with.
+
+    The context has the error itself, ``err``; its ``message``: ``err.message``
+    when that is a string, a plain text given to an ``HTTPException``,
+    ``str(err)``, or else the phrase of the status; the ``status`` to answer
+    with, 500 unless the error says otherwise; and the ``data`` to send:
+    ``err.data`` when it can be written as JSON, else ``{"detail": message}``.
+    """
+    err = get_error_from_request(request)
+    status = status_of(err)
+    message = _message(err, status)
+    data = own_data(err)
+    try:
+        yield ErrorContext(
+            err=err,
+            message=message,
+            status=status,
+            data={"detail": message} if data is None else data,
+        )
+    finally:
+        del err  # its traceback refers to frames that refer to it
+
+
+def get_error_from_request(request: web.Request) -> Exception:
+    """The error that an error handler is called for.
+
+    :data:`DEFAULT_EXCEPTION` when there is none.
+    """
+    err: Exception | None = request.get(REQUEST_ERROR_KEY)
+    return DEFAULT_EXCEPTION if err is None else err
+
+
+def set_error_to_request(request: web.Request, err: Exception) -> Exception:
+    """Store the error where :func:`error_context` looks for it."""
+    request[REQUEST_ERROR_KEY] = err
+    return err
+
+
+def status_of(err: Exception) -> int:
+    """The status to answer with."""
+    if isinstance(err, web.HTTPException):
+        return err.status
+    status = own_status(err)
+    return 500 if status is None else status
+
+
+def own_status(err: Exception) -> int | None:
+    """``err.status``, where that is the status of an answer of ours.
+
+    That another server refused our own request (``aiohttp.ClientError``) says
+    nothing about the visitor's.
+    """
+    status = _attribute(err, "status")
+    if (
+        isinstance(status, int)
+        and not isinstance(status, bool)
+        and 400 <= status <= 599
+        and not isinstance(err, ClientError)
+    ):
+        return int(status)
+    return None
+
+
+def own_data(err: Exception) -> Any:
+    """``err.data``, where it can be written as JSON, else None."""
+    data = _attribute(err, "data")
+    try:
+        json.dumps(data)
+    except Exception:  # by whatever is inside
+        return None
+    return data
+
+
+def own_text(err: Exception) -> str | None:
+    """The plain text that a developer gave to an ``HTTPException``."""
+    if not _has_own_body(err) or err.content_type != "text/plain":
+        return None
+    try:
+        return err.text
+    except (UnicodeDecodeError, LookupError):  # not in its charset, or unknown
+        return None
+
+
+def own_body(err: Exception) -> web.Response | None:
+    """A body of any other type that was given to an ``HTTPException``."""
+    if not _has_own_body(err) or own_text(err) is not None:
+        return None
+    response = web.Response(
+        status=err.status,
+        body=err.body,
+        headers={"Content-Type": err.headers.get("Content-Type", "")},
+    )
+    if err.compression:
+        response.enable_compression()
+    return response
+
+
+def log_error(request: web.Request, context: ErrorContext) -> None:
+    """As the shipped handlers do."""
+    if context.status < 400:
+        return
+    facts = logs.facts(request, status=context.status)
+    text = "%(method)s %(path)s failed with %(status)s"
+    if context.status >= 500:
+        logger.error(text, facts, exc_info=context.err, extra=facts)
+    else:
+        logger.info(text, facts, extra=facts)
+
+
+def phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Server Error" if status >= 500 else "Client Error"
+
+
+def _message(err: Exception, status: int) -> str:
+    message = _attribute(err, "message")
+    if isinstance(message, str) and message.strip():
+        return message
+    try:
+        message = own_text(err) or str(err)
+    except Exception:  # a __str__ that fails
+        message = ""
+    return message if message.strip() else phrase(status)
+
+
+def _has_own_body(err: Exception) -> TypeGuard[web.HTTPException]:
+    if not isinstance(err, web.HTTPException) or not err.body:
+        return False
+    # What aiohttp gives to those that got none.
+    return err.body != f"{err.status}: {err.reason}".encode()
+
+
+def _attribute(err: Exception, name: str) -> Any:
+    try:
+        return getattr(err, name, None)
+    except Exception:  # a property that fails
+        return None

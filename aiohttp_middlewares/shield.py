@@ -1,0 +1,377 @@
+"""
+=================
+Shield middleware
+=================
+
+Lets a handler finish what it began, when the client leaves and when the
+server shuts down: for writes that must not stop half-way.
+
+Usage
+=====
+
+.. code-block:: python
+
+    import re
+
+    from aiohttp import web
+    from aiohttp_middlewares import (
+        NON_IDEMPOTENT_METHODS,
+        drain_shielded,
+        shield_middleware,
+        timeout_middleware,
+    )
+
+    app = web.Application(
+        middlewares=[
+            timeout_middleware(29.5),
+            shield_middleware(
+                methods=NON_IDEMPOTENT_METHODS,
+                ignore={"/search": "POST"},
+            ),
+        ]
+    )
+    # Needed with a timeout outside only. The last in the list is the first
+    # to be torn down, before the database closes.
+    app.cleanup_ctx.append(drain_shielded)
+
+By URL, or by URL and method:
+
+.. code-block:: python
+
+    import re
+
+    from aiohttp import web
+    from aiohttp_middlewares import NON_IDEMPOTENT_METHODS, shield_middleware
+
+    app = web.Application(
+        middlewares=[
+            shield_middleware(
+                urls={
+                    re.compile(r"^/downloads/.*$"): "GET",
+                    re.compile(r".*"): NON_IDEMPOTENT_METHODS,
+                }
+            )
+        ]
+    )
+
+What it protects from
+=====================
+
+*The client leaves.* aiohttp cancels the handler then if it was told to
+(``web.run_app(app, handler_cancellation=True)``). The shielded handler goes
+on; what it raises is logged, as nobody else will hear of it.
+
+*The server shuts down.* aiohttp waits for the requests in progress, those of
+clients that left included, for its ``shutdown_timeout``, and only then runs
+``on_cleanup``. A handler that is still at work when that time is over is
+cancelled, before ``on_cleanup``, and an error is logged.
+
+*A timeout outside.* The visitor gets the 504 at the limit, the handler goes
+on. aiohttp knows nothing of such a handler: :func:`drain_shielded` makes the
+shutdown wait for it.
+
+Order
+=====
+
+Next to the handler, inside of :mod:`aiohttp_middlewares.timeout`: only what
+is inside of it is shielded.
+
+Limits
+======
+
+Only a request that arrived whole is shielded: while an upload is incomplete
+there is nothing to save, and the handler is cancelled. Nothing survives the
+end of the process: give it the time (``shutdown_timeout``, 60 seconds by
+default, is applied twice by aiohttp: to the handler, then to its connection).
+
+With ``handler_cancellation=False``, aiohttp's default, nobody cancels a
+handler when its client leaves, and aiohttp does not cancel it at the end of
+``shutdown_timeout`` either: add :func:`drain_shielded`, which waits for it.
+"""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import suppress
+from contextvars import Context, copy_context
+from typing import Any, TypeAlias
+
+from aiohttp import web
+
+from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.sending import only_one_response
+from aiohttp_middlewares._core.urls import UrlMatcher
+from aiohttp_middlewares.annotations import (
+    Handler,
+    Middleware,
+    StrCollection,
+    Urls,
+)
+
+#: For how many seconds :func:`drain_shielded` waits: as long as aiohttp does.
+DEFAULT_DRAIN_TIMEOUT = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+def shield_middleware(
+    *,
+    methods: StrCollection | None = None,
+    urls: Urls | None = None,
+    ignore: Urls | None = None,
+) -> Middleware:
+    """Let the handlers of some requests finish, whoever cancels them.
+
+    :param methods:
+        Shield requests with these methods, without case. Most of the time
+        these are :data:`~aiohttp_middlewares.NON_IDEMPOTENT_METHODS`.
+    :param urls:
+        Shield requests to these URLs: a collection of paths, patterns and
+        URLs, or a mapping of them to the method or methods to shield.
+    :param ignore:
+        URLs that are not shielded for all that, together with ``methods``
+        only. By default: none.
+    :raises TypeError: an option is of the wrong type.
+    :raises ValueError:
+        Neither or both of ``methods`` and ``urls`` are given, or ``ignore``
+        together with ``urls``; or a rule can never fit.
+    """
+    what = "shield_middleware"
+    if not methods and not urls:
+        raise ValueError(f"{what} takes methods or urls, got neither")
+    if methods and urls:
+        raise ValueError(f"{what} takes methods or urls, got both")
+    if urls and ignore:
+        raise ValueError(f"{what} takes ignore together with methods only")
+    if isinstance(methods, str):
+        options.refuse(
+            TypeError,
+            f"{what} methods",
+            "a collection of HTTP methods",
+            methods,
+            meant=f"[{methods!r}]",
+        )
+    shielded_methods = options.methods(f"{what} methods", methods or ())
+    shielded = None if not urls else UrlMatcher(f"{what} urls", urls)
+    ignored = None if not ignore else UrlMatcher(f"{what} ignore", ignore)
+    running: _Running = {}
+
+    @web.middleware
+    async def shield(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        method = request.method
+        if shielded is not None:
+            if not shielded(method, request.rel_url.path_safe):
+                return await handler(request)
+        elif method not in shielded_methods or (
+            ignored is not None and ignored(method, request.rel_url.path_safe)
+        ):
+            return await handler(request)
+        return await _shield(request, handler, running)
+
+    shield.shielded_handlers = running  # type: ignore[attr-defined]
+    return shield
+
+
+async def drain_shielded(app: web.Application) -> AsyncIterator[None]:
+    """Wait at shutdown for the handlers that outlived their request.
+
+    For ``app.cleanup_ctx``, as its last member, so that it is torn down
+    first. It finds the handlers through the middlewares of the application
+    and its sub-applications. One that is still at work after
+    :data:`DEFAULT_DRAIN_TIMEOUT` seconds is cancelled, and an error is logged.
+    """
+    yield
+    running = {
+        task: request
+        for middleware in _middlewares(app)
+        for task, request in getattr(
+            middleware, "shielded_handlers", _NONE
+        ).items()
+    }
+    if not running:
+        return
+    logger.info(
+        "Waiting for %(handlers)s shielded handlers",
+        facts := {"handlers": len(running)},
+        extra=facts,
+    )
+    _, late = await asyncio.wait(running, timeout=DEFAULT_DRAIN_TIMEOUT)
+    for task in late:
+        _log_cancelled(running[task])
+        task.cancel()
+    if late:
+        await asyncio.wait(late)
+
+
+_Task: TypeAlias = asyncio.Task[web.StreamResponse]
+#: The handlers at work. It keeps them: an event loop lets go of a task that
+#: only waits for something that nobody else knows.
+_Running: TypeAlias = dict[_Task, web.Request]
+_NONE: _Running = {}
+
+
+async def _shield(
+    request: web.Request, handler: Handler, running: _Running
+) -> web.StreamResponse:
+    async def handle() -> web.StreamResponse:
+        return await handler(request)
+
+    context = copy_context()
+    task = _start(handle(), context)
+    try:
+        if not task.done():
+            running[task] = request
+            task.add_done_callback(running.pop)
+            await _settled(task)
+        return task.result()
+    except asyncio.CancelledError:
+        if not task.done():
+            await _protect(request, task)
+        raise
+    finally:
+        if task.done():
+            # What the handler set, middlewares outside may read.
+            for variable, value in context.items():
+                if variable.get(_UNSET) is not value:
+                    variable.set(value)
+        # An exception that it raised refers to this frame.
+        del task
+
+
+_UNSET: Any = object()
+
+if sys.version_info >= (3, 12):
+
+    def _start(
+        handle: Coroutine[Any, Any, web.StreamResponse], context: Context
+    ) -> _Task:
+        """Start at once: a handler that never waits needs no shield."""
+        return asyncio.Task(
+            handle,
+            loop=asyncio.get_running_loop(),
+            context=context,
+            eager_start=True,
+        )
+
+elif sys.version_info >= (3, 11):
+
+    def _start(
+        handle: Coroutine[Any, Any, web.StreamResponse], context: Context
+    ) -> _Task:
+        return asyncio.create_task(handle, context=context)
+
+else:
+
+    def _start(
+        handle: Coroutine[Any, Any, web.StreamResponse], context: Context
+    ) -> _Task:
+        async def run() -> web.StreamResponse:
+            try:
+                return await handle
+            finally:
+                # A task of Python 3.10 makes a copy of the context.
+                for variable, value in copy_context().items():
+                    context.run(variable.set, value)
+
+        return context.run(asyncio.create_task, run())
+
+
+async def _settled(task: _Task) -> None:
+    """Wait for the task; being cancelled here does not cancel it."""
+    waiter = asyncio.get_running_loop().create_future()
+
+    def wake(task: _Task) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    task.add_done_callback(wake)
+    await waiter
+
+
+async def _protect(request: web.Request, task: _Task) -> None:
+    """The request was cancelled, and its handler is still at work."""
+    if not request.content.is_eof():
+        # The handler waits for an upload that may never end; left alone it
+        # would keep aiohttp from closing the connection.
+        await _cancelled(task)
+    elif request.transport is not None:
+        # A timeout outside. The visitor gets its answer, and whatever the
+        # handler sends later must not follow it.
+        only_one_response(request)
+        task.add_done_callback(lambda task: _log_failure(request, task))
+    elif _client_left(request.protocol, task):
+        while not task.done():
+            # By a timeout outside, say: there is nobody to answer.
+            with suppress(asyncio.CancelledError):
+                await _settled(task)
+        if task.cancelled():
+            _log_cancelled(request)
+        else:
+            _log_failure(request, task)
+    else:
+        _log_cancelled(request)
+        await _cancelled(task)
+
+
+def _client_left(protocol: Any, task: _Task) -> bool:
+    """Whether the connection was lost; if not, the server is shutting down.
+
+    Both look the same but for a private attribute: aiohttp forgets its task
+    for a connection that was lost. So it would not cancel anything for it at
+    the end of ``shutdown_timeout``; we give it the task of the handler.
+    """
+    if getattr(protocol, "_task_handler", None) is not None:
+        return False
+    if hasattr(protocol, "_task_handler"):
+        protocol._task_handler = task
+    return True
+
+
+async def _cancelled(task: _Task) -> None:
+    """Cancel the task and wait until it has cleaned up."""
+    while not task.done():
+        task.cancel()
+        with suppress(asyncio.CancelledError):  # passed on by the loop
+            await _settled(task)
+    if not task.cancelled():
+        task.exception()  # not of interest, and now retrieved
+
+
+def _log_cancelled(request: web.Request) -> None:
+    facts = logs.facts(request)
+    logger.error(
+        "The shutdown limit cancelled the shielded handler of "
+        "%(method)s %(path)s",
+        facts,
+        extra=facts,
+    )
+
+
+def _log_failure(request: web.Request, task: _Task) -> None:
+    """Say what a handler raised that nobody else hears of."""
+    if task.cancelled():
+        return
+    exc = task.exception()
+    if exc is None or isinstance(exc, ConnectionResetError):
+        return  # the latter: it wrote to the client that left
+    if isinstance(exc, web.HTTPException) and exc.status < 500:
+        return
+    facts = logs.facts(request)
+    logger.error(
+        "The shielded handler of %(method)s %(path)s failed after its "
+        "request had ended",
+        facts,
+        exc_info=exc,
+        extra=facts,
+    )
+
+
+def _middlewares(app: web.Application) -> Iterator[Any]:
+    yield from app.middlewares
+    for resource in app.router.resources():
+        subapp = resource.get_info().get("app")
+        if subapp is not None:
+            yield from _middlewares(subapp)
