@@ -58,9 +58,9 @@ def prepare_again(req: ClientRequest) -> None:
     taken it for another.
     """
     # Private until aiohttp has a public way to ask.
-    timer = getattr(req, "_timer", None)
-    if hasattr(timer, "assert_timeout"):
-        timer.assert_timeout()
+    check = getattr(getattr(req, "_timer", None), "assert_timeout", None)
+    if check is not None:
+        check()
     if hdrs.EXPECT in req.headers:
         # The wait for "100 Continue" ended with the first attempt.
         req.update_expect_continue()

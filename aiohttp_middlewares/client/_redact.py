@@ -6,7 +6,7 @@ from yarl import URL
 
 #: Field and parameter names behind which secrets stand.
 SECRET_NAME = re.compile(
-    r"auth|cookie|token|secret|passw|pwd|credential|session|signature|^sig$"
+    r"auth|cookie|token|secret|passw|pwd|credential|session|signature|^(sig|key|code)$"
     r"|(api|access|private|account)[-_]?key",
     re.IGNORECASE,
 )
