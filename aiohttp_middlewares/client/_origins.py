@@ -35,8 +35,8 @@ def _parse(what: str, item: object) -> Origin:
         options.refuse(TypeError, what, _SHOULD, item)
     try:
         url = URL(item)
-        # All that may be wrong with a host shows when it is asked for.
-        origin, port = origin_of(url), url.port
+        # Some of what is wrong with a host shows when it is asked for.
+        origin = origin_of(url)
     except ValueError:
         options.refuse(ValueError, what, _SHOULD, item)
     host = url.raw_host or ""
@@ -54,6 +54,4 @@ def _parse(what: str, item: object) -> Origin:
         meant = repr(str(url.origin()))
         should = f"{_SHOULD} without path, query and fragment"
         options.refuse(ValueError, what, should, item, meant=meant)
-    if port == 0:
-        options.refuse(ValueError, what, _SHOULD, item)
     return origin

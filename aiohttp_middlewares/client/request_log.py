@@ -46,7 +46,6 @@ a request. Secrets within a path are not recognised.
 import logging
 import time
 from collections.abc import Callable, Collection
-from typing import Any
 
 from aiohttp import (
     ClientHandlerType,
@@ -68,7 +67,7 @@ _OWN_LOGGER = logger
 
 def request_log_middleware(
     *,
-    logger: "logging.Logger | logging.LoggerAdapter[Any]" = _OWN_LOGGER,
+    logger: logging.Logger = _OWN_LOGGER,
     level: int = logging.INFO,
     slow: float | None = None,
     headers: Collection[str] = (),
@@ -97,8 +96,8 @@ def request_log_middleware(
     URL, are logged.
     """
     what = "request_log_middleware"
-    if not isinstance(logger, logging.Logger | logging.LoggerAdapter):
-        options.refuse(TypeError, f"{what} logger", "a logger", logger)
+    if not isinstance(logger, logging.Logger):
+        options.refuse(TypeError, f"{what} logger", "a logging.Logger", logger)
     options.integer(f"{what} level", level)
     if slow is not None:
         options.seconds(f"{what} slow", slow)
