@@ -37,6 +37,7 @@ class Site:
         self.answers: list[Any] = [200]
         self.methods: list[str] = []
         self.bodies: list[bytes] = []
+        self.arrivals: asyncio.Queue[None] = asyncio.Queue()
         self.peers: Counter[object] = Counter()
         self.transports: set[asyncio.Transport] = set()
 
@@ -48,6 +49,11 @@ class Site:
     def count(self) -> int:
         return len(self.methods)
 
+    async def until(self, count: int) -> None:
+        """Wait until so many requests have come."""
+        while self.count < count:
+            await self.arrivals.get()
+
     async def hang_up(self) -> None:
         """Close the idle connections, which the client does not expect."""
         for transport in self.transports:
@@ -56,6 +62,7 @@ class Site:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.methods.append(request.method)
+        self.arrivals.put_nowait(None)
         assert request.transport is not None
         self.transports.add(request.transport)
         self.peers[request.transport.get_extra_info("peername")] += 1

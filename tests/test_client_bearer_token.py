@@ -124,8 +124,15 @@ async def ask_all(
 
 
 async def settle() -> None:
-    """Let what was started in the background come to its end."""
-    await asyncio.sleep(0.02)
+    """Let everybody come to where they wait."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def finish(bearer: BearerTokenMiddleware) -> None:
+    """Let the refresh in the background come to its end."""
+    if bearer._task is not None:
+        await asyncio.wait([bearer._task])
 
 
 # Which token is sent
@@ -289,9 +296,9 @@ async def test_leader_that_times_out_leaves_the_others_their_token(
 ) -> None:
     api.gate.clear()
     async with session_with(api.bearer()) as session:
-        timeout = aiohttp.ClientTimeout(total=0.03)
+        timeout = aiohttp.ClientTimeout(total=0.05)
         leader = asyncio.ensure_future(ask(session, api, timeout=timeout))
-        await asyncio.sleep(0.01)
+        await settle()
         other = asyncio.ensure_future(ask(session, api))
         with pytest.raises(asyncio.TimeoutError):
             await leader
@@ -492,7 +499,8 @@ async def test_twenty_requests_share_ten_connections(api: Api) -> None:
 
 async def test_token_is_renewed_in_the_background(api: Api) -> None:
     api.lifetime = 3600
-    async with session_with(api.bearer()) as session:
+    bearer = api.bearer()
+    async with session_with(bearer) as session:
         await ask(session, api)
         api.now += 3600 - 45
         api.good = {"t1"}
@@ -501,7 +509,7 @@ async def test_token_is_renewed_in_the_background(api: Api) -> None:
         assert api.refreshes == 2
         api.good = {"t2"}
         api.gate.set()
-        await settle()
+        await finish(bearer)
         assert await ask(session, api) == 200
     assert api.sent == ["Bearer t1"] * 21 + ["Bearer t2"]
 
@@ -510,17 +518,18 @@ async def test_background_failure_disturbs_nobody_and_is_not_repeated(
     api: Api,
 ) -> None:
     api.lifetime = 3600
-    async with session_with(api.bearer()) as session:
+    bearer = api.bearer()
+    async with session_with(bearer) as session:
         await ask(session, api)
         api.now += 3600 - 45
         api.fails = OSError()
         for _ in range(5):
             assert await ask(session, api) == 200
-            await settle()
+            await finish(bearer)
         assert api.refreshes == 2
         api.now += 2
         assert await ask(session, api) == 200
-        await settle()
+        await finish(bearer)
     assert api.refreshes == 3
 
 
@@ -588,7 +597,7 @@ async def test_on_token_that_hangs_is_cut(
     async def hang(token: Token) -> None:
         await asyncio.sleep(30)
 
-    bearer = api.bearer(on_token=hang, refresh_timeout=0.05)
+    bearer = api.bearer(on_token=hang, refresh_timeout=0.1)
     async with session_with(bearer) as session:
         assert await ask(session, api) == 200
     assert caplog.messages == ["The hook on_token took too long"]

@@ -124,7 +124,7 @@ async def test_cancelled_request_is_logged_and_stays_cancelled(
     site.answers = [hang]
     async with session_with(request_log_middleware()) as session:
         task = asyncio.ensure_future(session.get(site.url))
-        await asyncio.sleep(0.01)
+        await site.until(1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -238,7 +238,7 @@ async def test_retry_inside_of_a_retry_does_not_multiply(site: Site) -> None:
 
 async def test_total_timeout_ends_it_after_one_request(site: Site) -> None:
     site.answers = [hang]
-    timeout = aiohttp.ClientTimeout(total=0.05)
+    timeout = aiohttp.ClientTimeout(total=0.1)
     async with session_with(quick(), timeout=timeout) as session:
         with pytest.raises(asyncio.TimeoutError):
             await session.get(site.url)
@@ -247,7 +247,7 @@ async def test_total_timeout_ends_it_after_one_request(site: Site) -> None:
 
 async def test_total_timeout_ends_the_delay(site: Site) -> None:
     site.answers = [503]
-    timeout = aiohttp.ClientTimeout(total=0.05)
+    timeout = aiohttp.ClientTimeout(total=0.1)
     retry = retry_middleware(base_delay=9, rng=lambda: 1)
     async with session_with(retry, timeout=timeout) as session:
         with pytest.raises(asyncio.TimeoutError):
@@ -263,7 +263,7 @@ async def test_total_timeout_ends_the_draining(site: Site) -> None:
         return await hang(request)
 
     site.answers = [trickle]
-    timeout = aiohttp.ClientTimeout(total=0.05)
+    timeout = aiohttp.ClientTimeout(total=0.1)
     async with session_with(quick(), timeout=timeout) as session:
         with pytest.raises(asyncio.TimeoutError):
             await session.get(site.url)
@@ -284,7 +284,7 @@ async def test_total_timeout_that_a_neighbour_swallowed_ends_it_too(
     site.answers = [hang]
     async with aiohttp.ClientSession(
         middlewares=[quick(), swallow],
-        timeout=aiohttp.ClientTimeout(total=0.05),
+        timeout=aiohttp.ClientTimeout(total=0.1),
     ) as session:
         with pytest.raises(asyncio.TimeoutError):
             await session.get(site.url)
@@ -292,34 +292,34 @@ async def test_total_timeout_that_a_neighbour_swallowed_ends_it_too(
 
 
 async def test_read_timeout_is_a_failure(site: Site) -> None:
-    site.answers = [hang, hang, 200]
-    timeout = aiohttp.ClientTimeout(sock_read=0.02)
+    site.answers = [hang, 200]
+    timeout = aiohttp.ClientTimeout(sock_read=0.1)
     async with (
         session_with(quick(), timeout=timeout) as session,
         session.get(site.url) as response,
     ):
         assert response.status == 200
-    assert site.count == 3
+    assert site.count == 2
 
 
 async def test_attempt_timeout_is_a_failure(site: Site) -> None:
-    site.answers = [hang, hang, 200]
+    site.answers = [hang, 200]
     async with (
-        session_with(quick(attempt_timeout=0.02)) as session,
+        session_with(quick(attempt_timeout=0.1)) as session,
         session.get(site.url) as response,
     ):
         assert response.status == 200
-    assert site.count == 3
+    assert site.count == 2
 
 
 async def test_attempt_timeout_of_the_last_attempt_is_raised(
     site: Site,
 ) -> None:
     site.answers = [hang]
-    retry = quick(2, attempt_timeout=0.02)
+    retry = quick(2, attempt_timeout=0.1)
     connector = aiohttp.TCPConnector(limit=1)
     async with session_with(retry, connector=connector) as session:
-        with pytest.raises(aiohttp.ServerTimeoutError, match=r"0\.02 seconds"):
+        with pytest.raises(aiohttp.ServerTimeoutError, match=r"0\.1 seconds"):
             await session.get(site.url)
         with pytest.raises(aiohttp.ServerTimeoutError):
             await session.post(site.url)

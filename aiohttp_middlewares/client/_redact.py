@@ -6,8 +6,8 @@ from yarl import URL
 
 #: Field and parameter names behind which secrets stand.
 SECRET_NAME = re.compile(
-    r"auth|cookie|token|secret|passw|pwd|credential|session|signature|^(sig|key|code)$"
-    r"|(api|access|private|account)[-_]?key",
+    r"auth|cookie|token|secret|passw|pwd|credential|session|signature"
+    r"|(api|access|private|account)[-_]?key|^(sig|key|code)$",
     re.IGNORECASE,
 )
 
