@@ -144,6 +144,34 @@ async def test_back_and_forth_serves_only_the_trusted_hops(
 
 
 @pytest.mark.parametrize("make", KINDS)
+@pytest.mark.parametrize("own", [{}, {"Authorization": "mine"}])
+async def test_same_request_sent_elsewhere_takes_nothing_along(
+    server: TestServer, make: Make, own: dict[str, str]
+) -> None:
+    """A neighbour outside may turn to another server after a failure."""
+    here = server.make_url("/")
+
+    async def fail_over(
+        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        (await handler(req)).release()
+        req.url = here.with_host("localhost")
+        return await handler(req)
+
+    spy = Spy()
+    middlewares: list[Any] = [fail_over, make([here]), spy]
+    async with (
+        aiohttp.ClientSession(middlewares=middlewares) as session,
+        session.get(here, headers=own) as response,
+    ):
+        shown = response.request_info.headers.getall("Authorization", [])
+    (_, first), (_, second) = spy.seen
+    assert first is not None
+    assert second == own.get("Authorization")
+    assert shown == list(own.values())
+
+
+@pytest.mark.parametrize("make", KINDS)
 async def test_header_of_the_caller_elsewhere_is_not_touched(
     server: TestServer, make: Make
 ) -> None:

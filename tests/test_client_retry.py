@@ -51,15 +51,19 @@ def quick(*args: Any, **kwargs: Any) -> aiohttp.ClientMiddlewareType:
 # ===========================
 
 
-async def test_failing_request_arrives_three_times(site: Site) -> None:
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"])
+async def test_failing_request_arrives_three_times(
+    site: Site, method: str
+) -> None:
     site.answers = [503]
     async with (
         session_with(quick()) as session,
-        session.get(site.url) as response,
+        session.request(method, site.url) as response,
     ):
         assert response.status == 503
-        assert await response.text() == "GET!"
-    assert site.methods == ["GET"] * 3
+        said = "" if method == "HEAD" else f"{method}!"
+        assert await response.text() == said
+    assert site.methods == [method] * 3
 
 
 async def test_request_that_succeeds_is_not_repeated(site: Site) -> None:

@@ -63,6 +63,7 @@ from aiohttp import (
 )
 from yarl import URL
 
+from aiohttp_middlewares.client._headers import header_for_now
 from aiohttp_middlewares.client._origins import origin_of, parse_origins
 
 __all__ = ("basic_auth_middleware",)
@@ -110,8 +111,9 @@ def basic_auth_middleware(
     async def basic_auth(
         req: ClientRequest, handler: ClientHandlerType
     ) -> ClientResponse:
-        if origin_of(req.url) in trusted:
-            req.headers[hdrs.AUTHORIZATION] = credentials
-        return await handler(req)
+        if origin_of(req.url) not in trusted:
+            return await handler(req)
+        with header_for_now(req, hdrs.AUTHORIZATION, credentials):
+            return await handler(req)
 
     return basic_auth

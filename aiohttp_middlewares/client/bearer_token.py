@@ -99,6 +99,7 @@ from aiohttp_middlewares.client._bodies import (
     is_replayable,
     prepare_again,
 )
+from aiohttp_middlewares.client._headers import header_for_now
 from aiohttp_middlewares.client._hooks import call_hook
 from aiohttp_middlewares.client._origins import origin_of, parse_origins
 from aiohttp_middlewares.client._timeouts import TimeIsUp, time_limit
@@ -261,8 +262,8 @@ class BearerTokenMiddleware:
             return await handler(req)
 
         await self._prepare(req.session)
-        generation = self._put(req)
-        response = await handler(req)
+        generation = self._generation
+        response = await self._send(req, handler)
         if response.status not in self._refresh_statuses:
             return response
         if not is_replayable(req):
@@ -274,8 +275,7 @@ class BearerTokenMiddleware:
         await discard(response)
         await self._renew(req.session, generation)
         prepare_again(req)
-        self._put(req)
-        return await handler(req)
+        return await self._send(req, handler)
 
     def invalidate(self) -> None:
         """Fetch a new token before the next request."""
@@ -301,12 +301,14 @@ class BearerTokenMiddleware:
         elif left <= self._part(self._refresh_ahead):
             self._start(session)
 
-    def _put(self, req: ClientRequest) -> int:
-        """Put the token into a request, and return its generation."""
+    async def _send(
+        self, req: ClientRequest, handler: ClientHandlerType
+    ) -> ClientResponse:
         if self._token is None:
             raise RuntimeError("there is no token, and no error")
-        req.headers[hdrs.AUTHORIZATION] = f"Bearer {self._token.value}"
-        return self._generation
+        value = f"Bearer {self._token.value}"
+        with header_for_now(req, hdrs.AUTHORIZATION, value):
+            return await handler(req)
 
     def _left(self) -> float:
         """For how many seconds the token is good."""

@@ -46,6 +46,7 @@ from yarl import URL
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.request_id import REQUEST_ID
+from aiohttp_middlewares.client._headers import header_for_now
 from aiohttp_middlewares.client._origins import origin_of, parse_origins
 
 __all__ = ("DEFAULT_HEADER", "propagate_request_id_middleware")
@@ -77,11 +78,12 @@ def propagate_request_id_middleware(
     ) -> ClientResponse:
         request_id = REQUEST_ID.get()
         if (
-            request_id is not None
-            and header not in req.headers
-            and origin_of(req.url) in trusted
+            request_id is None
+            or header in req.headers
+            or origin_of(req.url) not in trusted
         ):
-            req.headers[header] = request_id
-        return await handler(req)
+            return await handler(req)
+        with header_for_now(req, header, request_id):
+            return await handler(req)
 
     return propagate_request_id

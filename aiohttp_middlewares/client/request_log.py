@@ -40,7 +40,8 @@ Outside of a retry middleware it logs each request once, inside each attempt.
 **Limits**
 
 The duration ends with the headers of the response. Each hop of a redirect is
-a request. Secrets within a path are not recognised.
+a request, and so is what aiohttp repeats by itself when a connection broke.
+Secrets within a path are not recognised.
 """
 
 import logging
