@@ -651,6 +651,32 @@ def test_middleware_serves_two_loops_one_after_the_other() -> None:
     assert hash(bearer)
 
 
+def test_refresh_of_a_loop_that_was_stopped_does_not_lock() -> None:
+    async def refresh(session: Any, old: Any) -> Token:
+        if not stopped:
+            await asyncio.sleep(30)
+        return Token("fine")
+
+    async def renew() -> None:
+        session: Any = None
+        await bearer._renew(session, 0)
+
+    bearer = BearerTokenMiddleware(refresh, origins=["https://a.example"])
+    stopped = False
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(renew())
+    loop.run_until_complete(asyncio.sleep(0.01))
+    stopped, first = True, bearer._task
+    asyncio.run(asyncio.wait_for(renew(), 5))
+    assert bearer._task is not first
+    for left in (task, first):
+        assert left is not None
+        left.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+
+
 # Secrets
 # =======
 

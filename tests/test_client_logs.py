@@ -461,6 +461,35 @@ def test_log_serves_two_loops_and_is_hashable() -> None:
     assert len(reported) == 1
 
 
+def test_report_of_a_loop_that_was_stopped_does_not_lock() -> None:
+    reported: list[CallRecord] = []
+
+    async def send(record: CallRecord) -> None:
+        if not stopped:
+            await asyncio.sleep(30)
+        reported.append(record)
+
+    async def add() -> None:
+        log._add(CallRecord("GET", "/", 200, None, 0.1))
+        await asyncio.sleep(0)
+
+    async def add_and_close() -> None:
+        await add()
+        await log.aclose()
+
+    log = api_log_middleware(send)
+    stopped = False
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(add())
+    stopped, first = True, log._task
+    asyncio.run(add_and_close())
+    assert len(reported) == 1
+    assert first is not None
+    first.cancel()
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+
+
 # Misconfiguration
 # ================
 

@@ -503,6 +503,32 @@ async def test_permitted_proxy_is_used_and_the_way_around_it_closed(
     wire.dialled.clear()
 
 
+async def test_request_to_a_proxy_within_another_exempts_only_itself(
+    wire: Wire, site: TestServer
+) -> None:
+    proxy = "http://proxy.internal:3128"
+    policy = SSRFPolicy(ports=None, allow_proxies=[proxy])
+    assert site.port is not None
+    wire.routes["10.9.9.9"] = site.port
+
+    async def ask_proxy(*args: Any) -> None:
+        async with other.get("http://example.com/", proxy=proxy):
+            pass
+
+    trace = aiohttp.TraceConfig()
+    trace.on_dns_resolvehost_end.append(ask_proxy)
+    trace.on_connection_create_start.append(ask_proxy)
+    async with (
+        ssrf_session(policy) as other,
+        ssrf_session(policy, trace_configs=[trace]) as session,
+    ):
+        with pytest.raises(SSRFError):
+            await session.get(f"{proxy}/")
+    assert set(wire.dialled) == {"10.9.9.9"}
+    assert len(wire.dialled) == 1  # the second one reused its connection
+    wire.dialled.clear()
+
+
 async def test_permitted_proxy_tunnels_only_to_permitted_ports(
     wire: Wire,
 ) -> None:
@@ -676,6 +702,11 @@ def test_denied_network_wins_over_all() -> None:
 @pytest.mark.parametrize(
     ("policy", "url", "reason"),
     [
+        (
+            SSRFPolicy(deny_hosts=["public.example"]),
+            URL("http://PUBLIC.EXAMPLE/", encoded=True),
+            "host",
+        ),
         (SSRFPolicy(), "http://public.example:8080/", "port"),
         (SSRFPolicy(ports=[8080]), "http://public.example/", "port"),
         (SSRFPolicy(schemes=["https"]), "http://public.example/", "scheme"),
@@ -692,7 +723,7 @@ def test_denied_network_wins_over_all() -> None:
     ],
 )  # fmt: skip
 async def test_rule_of_the_policy_is_kept(
-    wire: Wire, policy: SSRFPolicy, url: str, reason: str
+    wire: Wire, policy: SSRFPolicy, url: str | URL, reason: str
 ) -> None:
     async with ssrf_session(policy) as session:
         with pytest.raises(SSRFError) as caught:
