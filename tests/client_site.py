@@ -105,3 +105,31 @@ def session_with(
     middleware: aiohttp.ClientMiddlewareType, **kwargs: Any
 ) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(middlewares=[middleware], **kwargs)
+
+
+async def accept(request: web.Request) -> web.WebSocketResponse:
+    """Open a WebSocket, and close it."""
+    ws = web.WebSocketResponse()
+    await ws.prepare(request)
+    await ws.close()
+    return ws
+
+
+async def header_of(
+    site: Site, middleware: Any, header: str, **kwargs: Any
+) -> str | None:
+    """The header as the innermost middleware sees it."""
+    seen: list[str | None] = []
+
+    async def note(
+        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        seen.append(req.headers.get(header))
+        return await handler(req)
+
+    async with (
+        aiohttp.ClientSession(middlewares=[middleware, note]) as session,
+        session.get(site.url, **kwargs),
+    ):
+        pass
+    return seen[0]

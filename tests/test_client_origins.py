@@ -215,6 +215,14 @@ def test_middleware_is_hashable(make: Make) -> None:
     assert hash(make(["https://a.example"]))
 
 
+async def test_connection_that_fails_is_not_hidden() -> None:
+    url = f"http://127.0.0.1:{unused_port()}/"
+    for make in KINDS:
+        async with aiohttp.ClientSession(middlewares=[make([url])]) as session:
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await session.get(url)
+
+
 # Reading origins
 # ===============
 
@@ -323,105 +331,3 @@ def test_text_is_an_origin_or_refused(text: str) -> None:
     assert port is not None
     shown = f"[{host}]" if ":" in host else host
     assert origin_of(URL(f"{scheme}://{shown}:{port}")) == found
-
-
-# Basic auth and the request id by themselves
-# ===========================================
-
-
-async def header_of(
-    server: TestServer, middleware: Any, header: str, **kwargs: Any
-) -> str | None:
-    seen: list[str | None] = []
-
-    async def note(
-        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        seen.append(req.headers.get(header))
-        return await handler(req)
-
-    async with (
-        aiohttp.ClientSession(middlewares=[middleware, note]) as session,
-        session.get(server.make_url("/"), **kwargs),
-    ):
-        pass
-    return seen[0]
-
-
-@pytest.mark.parametrize(
-    ("login", "password", "encoding", "header"),
-    [
-        ("Aladdin", "open sesame", "utf-8", "QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
-        ("test", "123\u00a3", "utf-8", "dGVzdDoxMjPCow=="),  # RFC 7617 2.1
-        ("test", "123\u00a3", "latin-1", "dGVzdDoxMjOj"),
-        ("", "a:b", "utf-8", "OmE6Yg=="),
-    ],
-)
-async def test_basic_credentials_are_those_of_the_standard(
-    server: TestServer, login: str, password: str, encoding: str, header: str
-) -> None:
-    middleware = basic_auth_middleware(
-        login, password, origins=[server.make_url("/")], encoding=encoding
-    )
-    found = await header_of(
-        server, middleware, "Authorization", headers={"Authorization": "mine"}
-    )
-    assert found == f"Basic {header}"
-
-
-@pytest.mark.parametrize(
-    ("args", "encoding", "message"),
-    [
-        (("hush:x", "hush"), "utf-8", "login should be without a colon"),
-        (("hush\n", "hush"), "utf-8", "login should be without control"),
-        (("x", "hush\x7f"), "utf-8", "password should be without control"),
-        (("x", "hush\u20ac"), "latin-1", "encoding should be one that has"),
-        (("x", "hush"), "nothing", "encoding should be one that has"),
-        ((b"hush", "hush"), "utf-8", "login should be a string"),
-        (("x", None), "utf-8", "password should be a string"),
-    ],
-)
-def test_wrong_basic_credentials_are_refused_without_being_shown(
-    args: Any, encoding: str, message: str
-) -> None:
-    with pytest.raises(
-        (TypeError, ValueError), match=f"^basic_auth_middleware {message}"
-    ) as caught:
-        basic_auth_middleware(
-            *args, origins=["https://a.example"], encoding=encoding
-        )
-    assert "hush" not in str(caught.value)
-
-
-async def test_request_id_of_the_current_request_is_sent(
-    server: TestServer,
-) -> None:
-    propagate = propagate_request_id_middleware(origins=[server.make_url("/")])
-    assert await header_of(server, propagate, "X-Request-ID") == "secret"
-    kept = {"x-request-id": "mine"}
-    found = await header_of(server, propagate, "X-Request-ID", headers=kept)
-    assert found == "mine"
-
-
-async def test_no_request_id_is_sent_outside_of_a_request(
-    server: TestServer,
-) -> None:
-    REQUEST_ID.set(None)
-    propagate = propagate_request_id_middleware(origins=[server.make_url("/")])
-    assert await header_of(server, propagate, "X-Request-ID") is None
-
-
-@pytest.mark.parametrize("header", ["", "a b", "a:b", "a\n"])
-def test_what_is_no_header_name_is_refused(header: str) -> None:
-    with pytest.raises(ValueError, match=r"^propagate_request_id_.* header"):
-        propagate_request_id_middleware(
-            origins=["https://a.example"], header=header
-        )
-
-
-async def test_connection_that_fails_is_not_hidden() -> None:
-    url = f"http://127.0.0.1:{unused_port()}/"
-    for make in KINDS:
-        async with aiohttp.ClientSession(middlewares=[make([url])]) as session:
-            with pytest.raises(aiohttp.ClientConnectorError):
-                await session.get(url)

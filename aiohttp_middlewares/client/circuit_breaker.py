@@ -178,13 +178,13 @@ class CircuitOpenError(aiohttp.ClientError):
     ``origin`` is where it should have gone.
     """
 
-    def __init__(self, retry_after: float, origin: str) -> None:
+    def __init__(self, retry_after: float, origin: str | None = None) -> None:
         super().__init__(retry_after, origin)
         self.retry_after = retry_after
         self.origin = origin
 
     def __str__(self) -> str:
         return (
-            f"{self.origin} has failed too often;"
+            f"{self.origin or 'The origin'} has failed too often;"
             f" try again in {self.retry_after:.1f} seconds"
         )
