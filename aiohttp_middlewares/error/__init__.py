@@ -69,7 +69,7 @@ the headers and cookies of the exception (``Allow``, ``WWW-Authenticate``,
 
 Once a response has started there is no second one: the connection is cut, so
 that the client sees that something went wrong. A client that went away is no
-error.
+error, and a request body that cannot be decoded is a 400.
 
 Order
 =====
