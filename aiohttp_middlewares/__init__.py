@@ -7,6 +7,7 @@ Middlewares for ``aiohttp.web`` applications. Each module is one of them and
 holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on.
 """
 
+from aiohttp_middlewares.compression import compression_middleware
 from aiohttp_middlewares.constants import (
     IDEMPOTENT_METHODS,
     NON_IDEMPOTENT_METHODS,
@@ -29,6 +30,7 @@ __all__ = (
     "IDEMPOTENT_METHODS",
     "NON_IDEMPOTENT_METHODS",
     "RequestTimeout",
+    "compression_middleware",
     "cors_middleware",
     "debug_error_handler",
     "default_error_handler",
