@@ -85,15 +85,15 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from multidict import CIMultiDict, istr
 from yarl import URL
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.headers import VARY, add_elements
-from aiohttp_middlewares._core.sending import decorated
+from aiohttp_middlewares._core.sending import Decorator, decorated
 from aiohttp_middlewares._core.urls import UrlMatcher, match_path
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -132,6 +132,8 @@ DEFAULT_URLS: tuple[re.Pattern[str]] = (re.compile(r".*"),)
 OriginCheck: TypeAlias = Callable[[str, web.Request], bool | Awaitable[bool]]
 
 logger = logging.getLogger(__name__)
+
+_ORIGIN_FIELD = istr("Origin")
 
 
 def cors_middleware(
@@ -188,21 +190,21 @@ def cors_middleware(
     options.flag(f"{what} allow_all", allow_all)
     options.flag(f"{what} allow_credentials", allow_credentials)
     covers = None if urls is None else UrlMatcher(f"{what} urls", urls)
-    admits = _Admission(f"{what} origins", origins)
+    admits = _admission(f"{what} origins", origins)
     exposed = options.tokens(
         f"{what} expose_headers", "header names", expose_headers or ()
     )
-    if "*" in exposed and allow_credentials:
+    if allow_all:
+        admits = _admits_every_origin if allow_credentials else _admits_all
+    if allow_credentials and "*" in exposed:
         raise ValueError(
             f"{what} expose_headers '*' means nothing together with "
             "allow_credentials: list the names"
         )
-    policy = _Policy(
-        origin="*" if allow_all and not allow_credentials else None,
-        credentials=allow_credentials,
-        exposed=exposed,
-    )
+    anybody = allow_all and not allow_credentials
+    policy = _policy(credentials=allow_credentials, exposed=exposed)
     preflight = _Preflight(
+        policy,
         options.tokens(f"{what} allow_headers", "header names", allow_headers),
         options.tokens(f"{what} allow_methods", "HTTP methods", allow_methods),
         None
@@ -222,27 +224,21 @@ def cors_middleware(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         headers = request.headers
-        asked = (
-            headers.get(ACCESS_CONTROL_REQUEST_METHOD)
-            if request.method == hdrs.METH_OPTIONS and hdrs.ORIGIN in headers
-            else None
-        )
+        origin = headers.get(_ORIGIN_FIELD)
+        asked = None
+        if origin is not None and request.method == "OPTIONS":
+            asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD)
         # A preflight is about the request that it comes before.
         if covers is not None and not covers(
             asked or request.method, request.rel_url.path_safe
         ):
             return await handler(request)
-
-        origin = headers.get(hdrs.ORIGIN)
         if origin is None:
             return await decorated(request, handler, _vary_by_origin)
 
-        if allow_all:
-            admitted = policy.origin is not None or _is_origin(origin)
-        else:
-            verdict = admits(origin, request)
-            admitted = verdict if isinstance(verdict, bool) else await verdict
-
+        admitted = admits(origin, request)
+        if admitted is not True and admitted is not False:
+            admitted = await admitted
         if not admitted:
             # Somebody further in may have another policy.
             return await decorated(
@@ -250,11 +246,11 @@ def cors_middleware(
                 handler,
                 _vary_by_origin if asked is None else _vary_by_preflight,
             )
+        if anybody:
+            origin = "*"
         if asked is None:
-            return await decorated(
-                request, handler, partial(policy.apply, origin)
-            )
-        return preflight.answer(request, policy, origin)
+            return await decorated(request, handler, policy(origin))
+        return preflight.answer(request, origin)
 
     return cors
 
@@ -268,22 +264,32 @@ def match_items(items: UrlCollection, value: str) -> bool:
     return any(match_path(item, value) for item in items)
 
 
-class _Policy(NamedTuple):
+def _policy(
+    *, credentials: bool, exposed: tuple[str, ...]
+) -> Callable[[str], Decorator]:
     """What an admitted origin gets on every answer."""
+    exposed_line = ", ".join(exposed)
 
-    origin: str | None  # to say instead of the origin itself
-    credentials: bool
-    exposed: tuple[str, ...]
+    def policy(origin: str) -> Decorator:
+        def admit(headers: CIMultiDict[str]) -> None:
+            _vary_by_origin(headers)
+            headers[ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            if credentials:
+                headers[ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
+            elif ACCESS_CONTROL_ALLOW_CREDENTIALS in headers:
+                del headers[ACCESS_CONTROL_ALLOW_CREDENTIALS]
+            if exposed:
+                found = headers.get(ACCESS_CONTROL_EXPOSE_HEADERS)
+                if found is None:
+                    headers[ACCESS_CONTROL_EXPOSE_HEADERS] = exposed_line
+                elif found != exposed_line:
+                    add_elements(
+                        headers, ACCESS_CONTROL_EXPOSE_HEADERS, exposed
+                    )
 
-    def apply(self, origin: str, headers: CIMultiDict[str]) -> None:
-        _vary_by_origin(headers)
-        headers[ACCESS_CONTROL_ALLOW_ORIGIN] = self.origin or origin
-        if self.credentials:
-            headers[ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
-        else:
-            headers.popall(ACCESS_CONTROL_ALLOW_CREDENTIALS, None)
-        if self.exposed:
-            add_elements(headers, ACCESS_CONTROL_EXPOSE_HEADERS, self.exposed)
+        return admit
+
+    return policy
 
 
 class _Preflight:
@@ -291,53 +297,52 @@ class _Preflight:
 
     def __init__(
         self,
+        policy: Callable[[str], Decorator],
         allow_headers: tuple[str, ...],
         allow_methods: tuple[str, ...],
         max_age: str | None,
         *,
         mirror: bool,
     ) -> None:
-        self.fixed = {
-            hdrs.CONTENT_TYPE: "text/plain; charset=utf-8",
-            VARY: ", ".join(_PREFLIGHT_VARY),
-        }
+        self.headers = CIMultiDict(
+            {
+                "Content-Type": "text/plain; charset=utf-8",
+                VARY: ", ".join(_PREFLIGHT_VARY),
+            }
+        )
         if allow_headers:
-            self.fixed[ACCESS_CONTROL_ALLOW_HEADERS] = ", ".join(allow_headers)
+            self.headers[ACCESS_CONTROL_ALLOW_HEADERS] = ", ".join(
+                allow_headers
+            )
         if allow_methods:
-            self.fixed[ACCESS_CONTROL_ALLOW_METHODS] = ", ".join(allow_methods)
+            self.headers[ACCESS_CONTROL_ALLOW_METHODS] = ", ".join(
+                allow_methods
+            )
         if max_age is not None:
-            self.fixed[ACCESS_CONTROL_MAX_AGE] = max_age
+            self.headers[ACCESS_CONTROL_MAX_AGE] = max_age
+        policy("*")(self.headers)  # or another origin, when there is one
         # Together with credentials Fetch takes "*" for the name of a header
         # or method: what was asked for stands in for it.
-        self.mirrored = [
-            (request_name, response_name)
-            for request_name, response_name, allowed in (
-                (
-                    ACCESS_CONTROL_REQUEST_HEADERS,
-                    ACCESS_CONTROL_ALLOW_HEADERS,
-                    allow_headers,
-                ),
-                (
-                    ACCESS_CONTROL_REQUEST_METHOD,
-                    ACCESS_CONTROL_ALLOW_METHODS,
-                    allow_methods,
-                ),
+        self.mirrored = []
+        if mirror and "*" in allow_headers:
+            self.mirrored.append(
+                (ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS)
             )
-            if mirror and "*" in allowed
-        ]
+        if mirror and "*" in allow_methods:
+            self.mirrored.append(
+                (ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS)
+            )
 
-    def answer(
-        self, request: web.Request, policy: _Policy, origin: str
-    ) -> web.Response:
-        response = web.Response(body=b"", headers=self.fixed)
+    def answer(self, request: web.Request, origin: str) -> web.Response:
+        headers = self.headers.copy()
+        headers[ACCESS_CONTROL_ALLOW_ORIGIN] = origin
         for request_name, response_name in self.mirrored:
             asked = request.headers.get(request_name, "")
             if _TOKENS.fullmatch(asked):
-                response.headers[response_name] = asked
+                headers[response_name] = asked
             else:
-                del response.headers[response_name]
-        policy.apply(origin, response.headers)
-        return response
+                del headers[response_name]
+        return web.Response(body=b"", headers=headers)
 
 
 _PREFLIGHT_VARY = (
@@ -351,73 +356,74 @@ _TOKENS = re.compile(
 
 
 def _vary_by_origin(headers: CIMultiDict[str]) -> None:
-    if VARY in headers:
-        add_elements(headers, VARY, ("Origin",))
-    else:
+    found = headers.get(VARY)
+    if found is None:
         headers[VARY] = "Origin"
+    elif found != "Origin":
+        add_elements(headers, VARY, ("Origin",))
 
 
 def _vary_by_preflight(headers: CIMultiDict[str]) -> None:
     add_elements(headers, VARY, _PREFLIGHT_VARY)
 
 
-class _Admission:
-    """Whether an origin is admitted: compiled from the ``origins``."""
+def _admission(
+    what: str, origins: UrlCollection | OriginCheck | None
+) -> OriginCheck:
+    """Whether an origin is admitted."""
+    if callable(origins):
+        return partial(_ask, origins)
 
-    def __init__(
-        self, what: str, origins: UrlCollection | OriginCheck | None
-    ) -> None:
-        self.check: OriginCheck | None = None
-        self.exact: set[str] = set()
-        #: Made of strings with a "*": these say which ports they mean.
-        self.wildcards: list[re.Pattern[str]] = []
-        self.patterns: list[re.Pattern[str]] = []
-        if callable(origins):
-            self.check = origins
-            return
-        for item in options.items(
-            what,
-            "strings, patterns or URLs",
-            () if origins is None else origins,
-        ):
-            if isinstance(item, re.Pattern):
-                if not isinstance(item.pattern, str):
-                    options.refuse(TypeError, what, "patterns for str", item)
-                self.patterns.append(item)
-                continue
-            rule = _origin_rule(what, item)
-            if isinstance(rule, str):
-                self.exact.add(rule)
-            else:
-                self.wildcards.append(rule)
+    exact: set[str] = set()
+    wildcards: list[re.Pattern[str]] = []
+    patterns: list[re.Pattern[str]] = []
+    for item in options.items(
+        what, "strings, patterns or URLs", () if origins is None else origins
+    ):
+        if isinstance(item, re.Pattern):
+            if not isinstance(item.pattern, str):
+                options.refuse(TypeError, what, "patterns for str", item)
+            patterns.append(item)
+            continue
+        rule = _origin_rule(what, item)
+        if isinstance(rule, str):
+            exact.add(rule)
+        else:
+            wildcards.append(rule)
 
-    def __call__(
-        self, origin: str, request: web.Request
-    ) -> bool | Awaitable[bool]:
-        if self.check is not None:
-            return _is_sendable(origin) and _decided(
-                self.check, origin, request
-            )
-        if origin in self.exact:
+    def admits(origin: str, request: web.Request) -> bool:
+        if origin in exact:
             return True
-        if not _is_origin(origin):
+        if not (wildcards or patterns) or not _ORIGIN.fullmatch(origin):
             return False
-        if any(wildcard.fullmatch(origin) for wildcard in self.wildcards):
-            return True
+        for wildcard in wildcards:
+            if wildcard.fullmatch(origin):
+                return True
         without_port = _PORT.sub("", origin)
-        return any(
-            pattern.fullmatch(origin) or pattern.fullmatch(without_port)
-            for pattern in self.patterns
-        )
+        for pattern in patterns:
+            if pattern.fullmatch(origin) or pattern.fullmatch(without_port):
+                return True
+        return False
+
+    return admits
 
 
-def _decided(
+def _admits_all(origin: str, request: web.Request) -> bool:
+    return True
+
+
+def _admits_every_origin(origin: str, request: web.Request) -> bool:
+    """But not ``null``, nor what is no origin: it will be said back."""
+    return _ORIGIN.fullmatch(origin) is not None
+
+
+def _ask(
     check: OriginCheck, origin: str, request: web.Request
 ) -> bool | Awaitable[bool]:
+    if origin != "null" and not _ORIGIN.fullmatch(origin):
+        return False
     verdict = check(origin, request)
-    if inspect.isawaitable(verdict):
-        return verdict
-    return bool(verdict)
+    return verdict if inspect.isawaitable(verdict) else bool(verdict)
 
 
 # What a browser sends: RFC 6454 6.2, in ASCII. Only such a thing may be said
@@ -425,14 +431,6 @@ def _decided(
 _ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
 _PORT = re.compile(r":[0-9]+\Z")
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
-
-
-def _is_origin(origin: str) -> bool:
-    return _ORIGIN.fullmatch(origin) is not None
-
-
-def _is_sendable(origin: str) -> bool:
-    return origin == "null" or _is_origin(origin)
 
 
 _RULE = re.compile(

@@ -95,7 +95,7 @@ import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import suppress
 from contextvars import Context, copy_context
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from aiohttp import web
 
@@ -206,6 +206,7 @@ async def drain_shielded(app: web.Application) -> AsyncIterator[None]:
         await asyncio.wait(late)
 
 
+_Handling: TypeAlias = Coroutine[Any, Any, web.StreamResponse]
 _Task: TypeAlias = asyncio.Task[web.StreamResponse]
 #: The handlers at work. It keeps them: an event loop lets go of a task that
 #: only waits for something that nobody else knows.
@@ -216,15 +217,12 @@ _NONE: _Running = {}
 async def _shield(
     request: web.Request, handler: Handler, running: _Running
 ) -> web.StreamResponse:
-    async def handle() -> web.StreamResponse:
-        return await handler(request)
-
     context = copy_context()
-    task = _start(handle(), context)
+    # aiohttp's handlers are coroutine functions, whatever their type says.
+    task = _start(cast(_Handling, handler(request)), context)
+    running[task] = request
     try:
         if not task.done():
-            running[task] = request
-            task.add_done_callback(running.pop)
             await _settled(task)
         return task.result()
     except asyncio.CancelledError:
@@ -233,10 +231,13 @@ async def _shield(
         raise
     finally:
         if task.done():
+            del running[task]
             # What the handler set, middlewares outside may read.
             for variable, value in context.items():
                 if variable.get(_UNSET) is not value:
                     variable.set(value)
+        else:
+            task.add_done_callback(running.pop)
         # An exception that it raised refers to this frame.
         del task
 
@@ -245,9 +246,7 @@ _UNSET: Any = object()
 
 if sys.version_info >= (3, 12):
 
-    def _start(
-        handle: Coroutine[Any, Any, web.StreamResponse], context: Context
-    ) -> _Task:
+    def _start(handle: _Handling, context: Context) -> _Task:
         """Start at once: a handler that never waits needs no shield."""
         return asyncio.Task(
             handle,
@@ -258,16 +257,12 @@ if sys.version_info >= (3, 12):
 
 elif sys.version_info >= (3, 11):
 
-    def _start(
-        handle: Coroutine[Any, Any, web.StreamResponse], context: Context
-    ) -> _Task:
+    def _start(handle: _Handling, context: Context) -> _Task:
         return asyncio.create_task(handle, context=context)
 
 else:
 
-    def _start(
-        handle: Coroutine[Any, Any, web.StreamResponse], context: Context
-    ) -> _Task:
+    def _start(handle: _Handling, context: Context) -> _Task:
         async def run() -> web.StreamResponse:
             try:
                 return await handle

@@ -8,17 +8,18 @@ raised ``web.HTTPException``, streams, files, WebSocket handshakes, and the
 each request, and every clone of the request shares it. Both the property and
 the method are public (``BaseRequest.writer``, ``AbstractStreamWriter``).
 
-The body of a response passes ``write`` and ``write_eof`` of the same writer.
-No other module touches the writer.
+The body passes ``write`` and ``write_eof`` of the same writer. No other module
+touches it.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
-from aiohttp import ClientConnectionResetError, HttpVersion11, hdrs, web
+from aiohttp import ClientConnectionResetError, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.web import HTTPException, Response, StreamResponse
 from multidict import CIMultiDict
 
 from aiohttp_middlewares.annotations import Handler
@@ -28,6 +29,7 @@ Headers: TypeAlias = CIMultiDict[str]
 Decorator: TypeAlias = Callable[[Headers], None]
 #: Gets the status and the headers of what is really sent.
 LastCall: TypeAlias = Callable[[int, Headers], Awaitable[None] | None]
+WriteHeaders: TypeAlias = Callable[[str, Headers], Awaitable[None]]
 Bytes: TypeAlias = bytes | bytearray | memoryview
 
 
@@ -35,13 +37,17 @@ class Encoder(Protocol):
     """Makes what is sent of what was written."""
 
     async def whole(self, body: Bytes) -> Bytes:
-        """All of the body at once. The headers may still be changed."""
+        """All of the body at once; the headers may still be changed."""
 
     async def more(self, data: memoryview) -> bytes:
         """The next part, which a client can decode when it gets it."""
 
     async def end(self) -> bytes:
         """What follows the last part."""
+
+
+#: Gets the status and the headers of what is really sent, may change these.
+EncoderChoice: TypeAlias = Callable[[int, Headers], Encoder | None]
 
 
 def started(request: web.Request) -> bool:
@@ -54,51 +60,45 @@ async def decorated(
 ) -> web.StreamResponse:
     """Await the handler; whatever answers the request gets decorated.
 
-    An answer that passes by here unsent is decorated at once, so that the
-    middlewares outside see its headers; any other when its headers leave.
-    Each response is decorated once, by inner middlewares before outer ones.
+    When its headers leave; and before that, where an unsent answer passes by
+    here, so that the middlewares outside see them. When they leave, inner
+    middlewares have their turn before outer ones, so that of two that differ
+    the outer one has its way.
     """
-    sending = _sending(request.writer)
-    position = len(sending.decorators)
-    sending.decorators.append(decorator)
+    _wrap(request.writer, _decorate_and_write, decorator)
     try:
         response = await handler(request)
-    except web.HTTPException as exc:
-        sending.decorate(exc.headers, position)
+    except HTTPException as exc:
+        decorator(exc.headers)
         raise
-    # A FileResponse composes its headers when it is sent. And what is no
-    # response at all is left for aiohttp to complain of.
-    if isinstance(response, web.Response) or (
-        isinstance(response, web.StreamResponse)
-        and not isinstance(response, web.FileResponse)
-    ):
-        sending.decorate(response.headers, position)
+    # What is no response at all is left for aiohttp to complain of. (Response
+    # comes first, as isinstance() finds the very class of an object quickly.)
+    if isinstance(response, (Response, StreamResponse)):
+        decorator(response.headers)
     return response
 
 
 def on_last_call(request: web.Request, call: LastCall) -> None:
-    """Have ``call(status, headers)`` done once, when the headers leave.
+    """Have ``call(status, headers)`` done when the headers leave.
 
-    After all decorating; the inner middleware's before the outer one's.
+    Once for a response, and only for the one that is sent; the inner
+    middleware's before the outer one's.
     """
-    _sending(request.writer).last_calls.append(call)
+    _wrap(request.writer, _call_and_write, call)
 
 
-def encode_body(
-    request: web.Request, headers: Headers, encoder: Encoder
-) -> None:
-    """Send the body that belongs to these headers through an encoder.
+def encode_body(request: web.Request, choose: EncoderChoice) -> None:
+    """Send the body through the encoder that ``choose(status, headers)`` gives.
 
-    To be called by a last call. The headers then announce a body in chunks,
-    or for HTTP/1.0 one that ends with the connection. A body that comes as
-    one piece before they are out gets its length instead.
+    It is asked as a last call is, and gives ``None`` for a body to leave
+    alone. Else the headers announce a body in chunks, or for HTTP/1.0 one that
+    ends with the connection. A body that comes in one piece before they are
+    out, as that of a ``web.Response`` does, gets its length instead.
 
-    A file that aiohttp hands to the kernel never comes by here: that takes
-    ``FileResponse.enable_compression(ContentCoding.identity)``.
+    A file that aiohttp hands to the kernel does not go through the encoder:
+    ``FileResponse.enable_compression(ContentCoding.identity)`` prevents that.
     """
-    sending = _sending(request.writer)
-    chunked = request.version >= HttpVersion11
-    sending.encoding = _Encoding(sending, headers, encoder, chunked)
+    _wrap(request.writer, _encode_and_write, choose)
 
 
 def only_one_response(request: web.Request) -> None:
@@ -107,112 +107,100 @@ def only_one_response(request: web.Request) -> None:
     aiohttp would send it, into the body of the first one or in place of the
     answer to the next request.
     """
-    _sending(request.writer)
+    _wrap(request.writer, _decorate_and_write, _nothing)
 
 
-class _Sending:
-    """Stands in for ``write_headers`` of one writer."""
-
-    __slots__ = (
-        "decorators",
-        "encoding",
-        "headers",
-        "last_calls",
-        "pending",
-        "status_line",
-        "write_headers",
-        "writer",
-    )
-
-    def __init__(self, writer: AbstractStreamWriter) -> None:
-        self.writer = writer
-        self.write_headers = writer.write_headers
-        self.decorators: list[Decorator] = []
-        self.last_calls: list[LastCall] = []
-        #: The headers that were decorated last, and by how many not yet.
-        self.headers: Headers | None = None
-        self.pending = 0
-        self.encoding: _Encoding | None = None
-        self.status_line = ""
-
-    def decorate(self, headers: Headers, position: int = 0) -> None:
-        """Let all decorators from the innermost to ``position`` have it."""
-        if headers is not self.headers:
-            self.headers = headers
-            self.pending = len(self.decorators)
-        while self.pending > position:
-            self.pending -= 1
-            self.decorators[self.pending](headers)
-
-    async def __call__(self, status_line: str, headers: Headers) -> None:
-        if self.writer.output_size > 0:
-            raise ClientConnectionResetError("A response was sent already")
-        if self.encoding is not None:
-            # Of another response, which was given up before it was sent.
-            self.encoding.withdraw()
-            self.encoding = None
-        self.status_line = status_line
-        self.decorate(headers)
-        if self.last_calls:
-            status = int(status_line.split(" ", 2)[1])
-            for call in reversed(self.last_calls):
-                done = call(status, headers)
-                if done is not None:
-                    await done
-        await self.write_headers(status_line, headers)
+def _nothing(headers: Headers) -> None:
+    pass
 
 
-def _sending(writer: AbstractStreamWriter) -> _Sending:
-    sending = writer.write_headers
-    if type(sending) is _Sending:
-        return sending
-    sending = _Sending(writer)
-    # A writer with slots would refuse it. Then what passes the middleware gets
-    # decorated, streams and aiohttp's own errors do not.
-    with suppress(AttributeError):
-        writer.write_headers = sending  # type: ignore[method-assign]
-    return sending
+def _wrap(
+    writer: AbstractStreamWriter, write_headers: Callable[..., Any], job: Any
+) -> None:
+    """Have the writer write headers by ``write_headers`` from now on.
+
+    What was wrapped last, by the innermost middleware, has the first turn.
+    """
+    try:
+        writer.write_headers = partial(  # type: ignore[method-assign]
+            write_headers, job, writer, writer.write_headers
+        )
+    except AttributeError:
+        pass  # a writer with slots: only what passes by gets decorated
+
+
+async def _decorate_and_write(
+    decorator: Decorator,
+    writer: AbstractStreamWriter,
+    write_headers: WriteHeaders,
+    status_line: str,
+    headers: Headers,
+) -> None:
+    _refuse_a_second_response(writer)
+    decorator(headers)
+    await write_headers(status_line, headers)
+
+
+async def _call_and_write(
+    call: LastCall,
+    writer: AbstractStreamWriter,
+    write_headers: WriteHeaders,
+    status_line: str,
+    headers: Headers,
+) -> None:
+    _refuse_a_second_response(writer)
+    done = call(int(status_line.split(" ", 2)[1]), headers)
+    if done is not None:
+        await done
+    await write_headers(status_line, headers)
+
+
+async def _encode_and_write(
+    choose: EncoderChoice,
+    writer: AbstractStreamWriter,
+    write_headers: WriteHeaders,
+    status_line: str,
+    headers: Headers,
+) -> None:
+    _refuse_a_second_response(writer)
+    earlier = getattr(writer.write, "__self__", None)
+    if isinstance(earlier, _Encoding) and earlier.headers is not headers:
+        earlier.withdraw()  # that response was given up before it was sent
+    encoder = choose(int(status_line.split(" ", 2)[1]), headers)
+    if encoder is not None:
+        _Encoding(writer, status_line, headers, encoder)
+    await write_headers(status_line, headers)
+
+
+def _refuse_a_second_response(writer: AbstractStreamWriter) -> None:
+    """aiohttp would write it into the body of the first."""
+    if writer.output_size > 0:
+        raise ClientConnectionResetError("A response was sent already")
 
 
 class _Encoding:
     """Stands in for ``write`` and ``write_eof`` of one writer."""
 
-    __slots__ = (
-        "broken",
-        "chunked",
-        "encoder",
-        "ended",
-        "headers",
-        "missing",
-        "sending",
-        "sized",
-        "streamed",
-        "turn",
-        "write_eof_plain",
-        "write_plain",
-        "writer",
-    )
-
     def __init__(
         self,
-        sending: _Sending,
+        writer: AbstractStreamWriter,
+        status_line: str,
         headers: Headers,
         encoder: Encoder,
-        chunked: bool,
     ) -> None:
-        self.sending = sending
-        self.writer = writer = sending.writer
-        self.write_plain: Callable[..., Awaitable[None]] = writer.write
-        self.write_eof_plain = writer.write_eof
+        self.writer = writer
+        self.status_line = status_line
         self.headers = headers
         self.encoder = encoder
-        self.chunked = chunked
+        self.plain_write: Callable[..., Awaitable[None]] = writer.write
+        self.plain_write_eof: Callable[..., Awaitable[None]] = writer.write_eof
         #: Whether a body in one piece gets a Content-Length.
         self.sized = hdrs.TRANSFER_ENCODING not in headers
         length = headers.popall(hdrs.CONTENT_LENGTH, None)
-        #: How much of what was announced is still to be written.
+        #: How much of what the handler announced is still to be written.
         self.missing = None if length is None else int(length[0])
-        if chunked:
+        self.chunked = not status_line.startswith("HTTP/1.0")
+        if self.chunked:
             headers[hdrs.TRANSFER_ENCODING] = "chunked"
         self.streamed = False
         self.ended = False
@@ -220,57 +208,65 @@ class _Encoding:
         # result was lost cannot be made good.
         self.turn = asyncio.Lock()
         self.broken = False
-        writer.write = self.write  # type: ignore[method-assign]
-        writer.write_eof = self.write_eof  # type: ignore[method-assign]
+        self.replace(self.write, self.write_eof)
 
     def withdraw(self) -> None:
-        self.writer.write = self.write_plain  # type: ignore[method-assign]
-        self.writer.write_eof = self.write_eof_plain  # type: ignore[method-assign]
+        self.replace(self.plain_write, self.plain_write_eof)
+
+    def replace(
+        self,
+        write: Callable[..., Awaitable[None]],
+        write_eof: Callable[..., Awaitable[None]],
+    ) -> None:
+        self.writer.write = write  # type: ignore[method-assign, assignment]
+        self.writer.write_eof = write_eof  # type: ignore[method-assign, assignment]
 
     async def write(self, chunk: Bytes, **options: Any) -> None:
         async with self.turn:
-            self._stream()
-            encoded = await self._encoded(self.encoder.more, self._part(chunk))
-            await self.write_plain(encoded, **options)
+            self.stream()
+            encoded = await self.encoded(self.encoder.more, self.part(chunk))
+            await self.plain_write(encoded, **options)
 
     async def write_eof(self, chunk: Bytes = b"") -> None:
         async with self.turn:
             if self.ended:
                 return
             if self.streamed or self.writer.output_size > 0:
-                self._stream()
-                encoded = b""
-                if chunk:
-                    part = self._part(chunk)
-                    encoded = await self._encoded(self.encoder.more, part)
-                if self.missing:
-                    # In chunks it would look complete.
-                    raise ClientConnectionResetError(
-                        "The body is shorter than its Content-Length"
-                    )
-                encoded += await self._encoded(self.encoder.end)
-                self.ended = True
-                await self.write_eof_plain(encoded)
-                return
-            body = await self._encoded(self.encoder.whole, chunk)
-            if self.sized:
-                self.headers.popall(hdrs.TRANSFER_ENCODING, None)
-                self.headers[hdrs.CONTENT_LENGTH] = str(len(body))
-            # They were only buffered so far, and these take their place.
-            await self.sending.write_headers(
-                self.sending.status_line, self.headers
-            )
+                last = await self.last_part(chunk)
+            else:
+                last = await self.encoded(self.encoder.whole, chunk)
+                await self.correct_headers(len(last))
             self.ended = True
-            await self.write_eof_plain(body)  # type: ignore[arg-type]
+            await self.plain_write_eof(last)
 
-    def _stream(self) -> None:
+    async def last_part(self, chunk: Bytes) -> bytes:
+        self.stream()
+        last: bytes = await self.encoded(self.encoder.more, self.part(chunk))
+        if self.missing:
+            # In chunks it would look complete.
+            raise ClientConnectionResetError(
+                "The body is shorter than its Content-Length"
+            )
+        last += await self.encoded(self.encoder.end)
+        return last
+
+    async def correct_headers(self, size: int) -> None:
+        if self.sized:
+            self.headers.popall(hdrs.TRANSFER_ENCODING, None)
+            self.headers[hdrs.CONTENT_LENGTH] = str(size)
+        # They were only buffered so far, and these take their place. All that
+        # is wrapped around the method of the class has been there.
+        write_headers = type(self.writer).write_headers
+        await write_headers(self.writer, self.status_line, self.headers)
+
+    def stream(self) -> None:
         if not self.streamed:
             self.streamed = True
             self.writer.length = None
             if self.chunked:
                 self.writer.enable_chunking()
 
-    def _part(self, chunk: Bytes) -> memoryview:
+    def part(self, chunk: Bytes) -> memoryview:
         part = memoryview(chunk).cast("B")
         if self.missing is not None:
             # As the writer has it: what was not announced is not sent.
@@ -278,7 +274,7 @@ class _Encoding:
             self.missing -= len(part)
         return part
 
-    async def _encoded(
+    async def encoded(
         self, step: Callable[..., Awaitable[Any]], *part: Bytes
     ) -> Any:
         if self.broken:

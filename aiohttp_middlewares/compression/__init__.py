@@ -102,7 +102,6 @@ from aiohttp_middlewares._core.headers import (
 from aiohttp_middlewares._core.sending import (
     Bytes,
     encode_body,
-    on_last_call,
 )
 from aiohttp_middlewares._core.urls import UrlMatcher
 from aiohttp_middlewares.annotations import (
@@ -184,67 +183,17 @@ def compression_middleware(
         _levels(f"{what} levels", levels),
     )
     options.integer(f"{what} minimum_size", minimum_size)
-    is_compressible = _Types(f"{what} content_types", content_types)
     ignored = None if ignore is None else UrlMatcher(f"{what} ignore", ignore)
-    # Clients send few different values.
-    accepted = lru_cache(maxsize=256)(_Negotiation(tuple(codecs)))
+    plan = _Plan(
+        tuple(codecs),
+        minimum_size,
+        _Types(f"{what} content_types", content_types),
+    )
     # Its own, so that large bodies do not hold up files and name look-ups.
     # It starts a thread when there is something to do.
     threads = ThreadPoolExecutor(
         os.cpu_count() or 1, thread_name_prefix="compression"
     )
-
-    def last_call(
-        request: web.Request,
-        response: web.StreamResponse | None,
-        status: int,
-        headers: CIMultiDict[str],
-    ) -> None:
-        if status == web.HTTPNotModified.status_code:
-            _revalidate(request, headers)
-            return
-        content_type = headers.get(hdrs.CONTENT_TYPE)
-        if (
-            status < 200  # after 101 it is no HTTP
-            or content_type is None
-            or not is_compressible(content_type)
-            or _is_fixed(headers)
-        ):
-            return
-        _vary(headers)
-        if (
-            status in _LEFT_ALONE
-            or request.method == hdrs.METH_HEAD
-            or hdrs.CONTENT_ENCODING in headers
-            or hdrs.CONTENT_RANGE in headers
-        ):
-            return
-        wanted = request.headers.getall(hdrs.ACCEPT_ENCODING, None)
-        encoding = None if wanted is None else accepted(",".join(wanted))
-        if encoding is None:
-            return
-        size = headers.get(hdrs.CONTENT_LENGTH)
-        if size is not None and int(size) < max(minimum_size, 1):
-            return
-        if request.version < HttpVersion11 and request.keep_alive:
-            return
-        if response is None or response.headers is not headers:
-            # Prepared by the handler, raised, or made outside of here. A
-            # file would not go through the encoder, and looks like this.
-            if size is not None and hdrs.ACCEPT_RANGES in headers:
-                return
-        elif response.compression:
-            return
-        elif isinstance(response, web.FileResponse):
-            # So that aiohttp does not have the kernel send it.
-            response.enable_compression(web.ContentCoding.identity)
-        encode_body(
-            request,
-            headers,
-            _Encoder(
-                headers, encoding, codecs[encoding], minimum_size, threads
-            ),
-        )
 
     @web.middleware
     async def compression(
@@ -254,21 +203,20 @@ def compression_middleware(
             request.method, request.rel_url.path_safe
         ):
             return await handler(request)
-        response: web.StreamResponse | None = None
+        returned: web.StreamResponse | None = None
 
-        def call(status: int, headers: CIMultiDict[str]) -> None:
-            last_call(request, response, status, headers)
+        def choose(status: int, headers: CIMultiDict[str]) -> _Encoder | None:
+            encoding = plan(request, returned, status, headers)
+            if encoding is None:
+                return None
+            make = codecs[encoding]
+            return _Encoder(headers, encoding, make, minimum_size, threads)
 
-        on_last_call(request, call)
+        encode_body(request, choose)
         returned = await handler(request)
-        if isinstance(returned, web.StreamResponse):
-            response = returned
         return returned
 
     return compression
-
-
-_LEFT_ALONE = {204, 205, 206}
 
 
 def _encodings(what: str, value: Sequence[str] | None) -> Sequence[str] | None:
@@ -310,6 +258,76 @@ def _levels(what: str, value: Mapping[str, int] | None) -> Mapping[str, int]:
         if level not in known:
             options.refuse(ValueError, f"{what}[{encoding!r}]", should, level)
     return {**DEFAULT_LEVELS, **value}
+
+
+class _Plan:
+    """The encoding for an answer, or ``None``; ``Vary`` and what goes with it.
+
+    The answer is known by its status and headers. What the handler returned
+    is not always what is sent: see whether its headers are.
+    """
+
+    def __init__(
+        self,
+        encodings: tuple[str, ...],
+        minimum_size: int,
+        is_compressible: Callable[[str], bool],
+    ) -> None:
+        self.minimum_size = max(minimum_size, 1)
+        self.is_compressible = is_compressible
+        # Clients send few different values.
+        self.accepted = lru_cache(maxsize=256)(_Negotiation(encodings))
+
+    def __call__(
+        self,
+        request: web.Request,
+        returned: web.StreamResponse | None,
+        status: int,
+        headers: CIMultiDict[str],
+    ) -> str | None:
+        if status == _NOT_MODIFIED:
+            _revalidate(request, headers)
+            return None
+        content_type = headers.get(hdrs.CONTENT_TYPE)
+        if (
+            status < 200  # after 101 it is no HTTP
+            or content_type is None
+            or not self.is_compressible(content_type)
+            or _is_fixed(headers)
+        ):
+            return None
+        _vary(headers)
+        if (
+            status in _WITHOUT_WHOLE_BODY
+            or request.method == hdrs.METH_HEAD
+            or hdrs.CONTENT_ENCODING in headers
+            or hdrs.CONTENT_RANGE in headers
+        ):
+            return None
+        wanted = request.headers.getall(hdrs.ACCEPT_ENCODING, None)
+        encoding = None if wanted is None else self.accepted(",".join(wanted))
+        if encoding is None:
+            return None
+        size = headers.get(hdrs.CONTENT_LENGTH)
+        if size is not None and int(size) < self.minimum_size:
+            return None
+        if request.version < HttpVersion11 and request.keep_alive:
+            return None
+        if returned is None or returned.headers is not headers:
+            # Prepared by the handler, raised, or made outside of here. A file
+            # would not go through the encoder, and this is how one looks.
+            if size is not None and hdrs.ACCEPT_RANGES in headers:
+                return None
+        elif returned.compression:
+            return None
+        elif isinstance(returned, web.FileResponse):
+            # So that aiohttp does not have the kernel send it.
+            returned.enable_compression(web.ContentCoding.identity)
+        return encoding
+
+
+_NOT_MODIFIED = 304
+_WITHOUT_WHOLE_BODY = {204, 205, 206}
 
 
 class _Types:

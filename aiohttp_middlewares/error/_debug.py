@@ -11,7 +11,7 @@ from aiohttp import web
 
 from aiohttp_middlewares.error._context import (
     ErrorContext,
-    error_context,
+    describe,
     log_error,
 )
 from aiohttp_middlewares.error._handlers import negotiated
@@ -26,19 +26,19 @@ async def debug_error_handler(request: web.Request) -> web.Response:
     For development only: it shows your code, and what is in your messages,
     to whoever asks.
     """
-    with error_context(request) as context:
-        log_error(request, context)
-        return negotiated(
-            request,
-            context.status,
-            {
-                "application/json": lambda: json.dumps(_json(context)),
-                "text/html": lambda: _html(request, context),
-                "text/plain": lambda: "".join(
-                    traceback.format_exception(context.err)
-                ),
-            },
-        )
+    context = describe(request)
+    log_error(request, context)
+    return negotiated(
+        request,
+        context.status,
+        {
+            "application/json": lambda: json.dumps(_json(context)),
+            "text/html": lambda: _html(request, context),
+            "text/plain": lambda: "".join(
+                traceback.format_exception(context.err)
+            ),
+        },
+    )
 
 
 def _json(context: ErrorContext) -> dict[str, Any]:
