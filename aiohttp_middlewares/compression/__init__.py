@@ -281,7 +281,7 @@ class _Plan:
     def __call__(
         self,
         request: web.Request,
-        returned: web.StreamResponse | None,
+        returned: object,
         status: int,
         headers: CIMultiDict[str],
     ) -> str | None:
@@ -313,7 +313,10 @@ class _Plan:
             return None
         if request.version < HttpVersion11 and request.keep_alive:
             return None
-        if returned is None or returned.headers is not headers:
+        if (
+            not isinstance(returned, web.StreamResponse)
+            or returned.headers is not headers
+        ):
             # Prepared by the handler, raised, or made outside of here. A file
             # would not go through the encoder, and this is how one looks.
             if size is not None and hdrs.ACCEPT_RANGES in headers:

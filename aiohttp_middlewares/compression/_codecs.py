@@ -115,7 +115,7 @@ def _zstd(level: int) -> CodecFactory:
         from backports import zstd
 
     parameter = zstd.CompressionParameter
-    options = {parameter.compression_level: level}
+    options: dict[int, int] = {parameter.compression_level: level}
     if level >= _ZSTD_WIDE_LEVELS:
         options[parameter.window_log] = _ZSTD_WINDOW_LOG
 
