@@ -63,7 +63,7 @@ def weighted(accept: str) -> Iterable[tuple[str, float]]:
         weight = 1.0
         for parameter in parameters:
             name, _, value = parameter.partition("=")
-            if name.lower() == "q":
+            if name.rstrip().lower() == "q":
                 # What is not a weight asks for nothing.
                 weight = float(value) if _WEIGHT.fullmatch(value) else 0.0
         yield media.lower(), weight
