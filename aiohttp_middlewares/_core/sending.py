@@ -19,10 +19,7 @@ from typing import Any, Protocol, TypeAlias
 
 from aiohttp import ClientConnectionResetError, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.web import HTTPException, Response, StreamResponse
 from multidict import CIMultiDict
-
-from aiohttp_middlewares.annotations import Handler
 
 Headers: TypeAlias = CIMultiDict[str]
 #: Changes headers; done again to the same headers, it changes nothing more.
@@ -49,33 +46,24 @@ class Encoder(Protocol):
 #: Gets the status and the headers of what is really sent, may change these.
 EncoderChoice: TypeAlias = Callable[[int, Headers], Encoder | None]
 
+#: For isinstance(), which finds the very class of an object quickly.
+RESPONSES = (web.Response, web.StreamResponse)
+
 
 def started(request: web.Request) -> bool:
     """Whether bytes of a response are out, so that no other can be sent."""
     return request.writer.output_size > 0
 
 
-async def decorated(
-    request: web.Request, handler: Handler, decorator: Decorator
-) -> web.StreamResponse:
-    """Await the handler; whatever answers the request gets decorated.
+def before_sending(request: web.Request, decorator: Decorator) -> None:
+    """Have the headers of whatever answers the request decorated.
 
-    When its headers leave; and before that, where an unsent answer passes by
-    here, so that the middlewares outside see them. When they leave, inner
-    middlewares have their turn before outer ones, so that of two that differ
-    the outer one has its way.
+    When they leave: inner middlewares have their turn before outer ones, so
+    that of two that differ the outer one has its way. A middleware may apply
+    its decorator earlier as well, to what passes by (:data:`RESPONSES`), so
+    that middlewares outside see what it does.
     """
     _wrap(request.writer, _decorate_and_write, decorator)
-    try:
-        response = await handler(request)
-    except HTTPException as exc:
-        decorator(exc.headers)
-        raise
-    # What is no response at all is left for aiohttp to complain of. (Response
-    # comes first, as isinstance() finds the very class of an object quickly.)
-    if isinstance(response, (Response, StreamResponse)):
-        decorator(response.headers)
-    return response
 
 
 def on_last_call(request: web.Request, call: LastCall) -> None:

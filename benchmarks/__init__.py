@@ -1,0 +1,1 @@
+"""What the middlewares cost, beside upstream's and beside none."""
