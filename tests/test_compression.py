@@ -68,7 +68,9 @@ def decoder(encoding: str) -> Callable[[bytes], bytes]:
             [process(data), *iter(lambda: process(b""), b"")]
         )
     if encoding == "zstd":
-        decompress: Callable[[bytes], bytes] = zstd.ZstdDecompressor().decompress
+        decompress: Callable[[bytes], bytes] = (
+            zstd.ZstdDecompressor().decompress
+        )
         return decompress
     return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress
 

@@ -137,9 +137,14 @@ async def _call_and_write(
     headers: Headers,
 ) -> None:
     _refuse_a_second_response(writer)
-    done = call(int(status_line.split(" ", 2)[1]), headers)
-    if done is not None:
-        await done
+    try:
+        done = call(int(status_line.split(" ", 2)[1]), headers)
+        if done is not None:
+            await done
+    except BaseException:
+        # aiohttp has set it for this stream, and not for what comes instead.
+        writer.chunked = False  # type: ignore[attr-defined]
+        raise
     await write_headers(status_line, headers)
 
 
