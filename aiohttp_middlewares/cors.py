@@ -194,7 +194,9 @@ def cors_middleware(
     options.flag(f"{what} allow_credentials", allow_credentials)
     covers = None if urls is None else UrlMatcher(f"{what} urls", urls)
     exposed = options.tokens(
-        f"{what} expose_headers", "header names", expose_headers or ()
+        f"{what} expose_headers",
+        "header names",
+        () if expose_headers is None else expose_headers,
     )
     if allow_credentials and "*" in exposed:
         raise ValueError(
@@ -215,7 +217,13 @@ def cors_middleware(
         )
     preflight = _Preflight(
         options.tokens(f"{what} allow_headers", "header names", allow_headers),
-        options.tokens(f"{what} allow_methods", "HTTP methods", allow_methods),
+        # Fetch compares them by case, and aiohttp knows none in lower case.
+        tuple(
+            method.upper()
+            for method in options.tokens(
+                f"{what} allow_methods", "HTTP methods", allow_methods
+            )
+        ),
         None
         if max_age is None
         else str(options.integer(f"{what} max_age", max_age)),
@@ -250,7 +258,11 @@ def cors_middleware(
             admit = _vary_by_preflight
         decorator = admit or _vary_by_origin
         before_sending(request, decorator)
-        response = await handler(request)
+        try:
+            response = await handler(request)
+        except web.HTTPException as exc:
+            decorator(exc.headers)
+            raise
         if isinstance(response, RESPONSES):
             decorator(response.headers)
         return response
@@ -415,17 +427,31 @@ def _ask(
     async def ask(origin: str, request: web.Request) -> Decorator | None:
         if not _may_be_said(origin) and origin != "null":
             return None
-        verdict = check(origin, request)
-        if inspect.isawaitable(verdict):
-            verdict = await verdict
+        try:
+            verdict = check(origin, request)
+            if inspect.isawaitable(verdict):
+                verdict = await verdict
+            if verdict and verdict is not True:
+                # Such as a function that nobody called: it is true for all.
+                raise TypeError(
+                    "cors_middleware origins should return True or False, "
+                    f"got {verdict!r}"
+                )
+        except Exception:
+            # Whatever is answered now, another origin may get another answer.
+            before_sending(request, _vary_by_origin)
+            raise
         return policy(origin) if verdict else None
 
     return ask
 
 
 def _may_be_said(origin: str) -> bool:
-    """Whether it can be an answer at all, whatever a pattern lets through."""
-    return origin.isascii() and origin.isprintable() and origin != "null"
+    """Whether it can be an answer at all, whatever a pattern lets through.
+
+    RFC 6454 6.2, in ASCII: what a browser sends.
+    """
+    return _ORIGIN_FORM.fullmatch(origin) is not None
 
 
 def _without_port(origin: str) -> str | None:
@@ -433,11 +459,15 @@ def _without_port(origin: str) -> str | None:
     return host if port.isdigit() else None
 
 
+_ORIGIN_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]*")
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
+
+# Not what ASCII delimits with, so that a "*" stands only where it means much.
+_NAME = r"[^\x00-,/:-@\[-^`{-\x7f\s]+"
 _RULE = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
-    r"(?P<host>\[[0-9a-f:.]+\]|[^/?#@:\[\]\s]+)"
-    r"(?::(?P<port>[0-9]+|\*))?/?",
+    rf"(?:(?P<below>\*\.)?(?P<name>{_NAME})|\[(?P<ipv6>[0-9a-f:.]+)\])"
+    r"(?::(?P<port>[0-9]{1,5}|\*))?/?",
     re.IGNORECASE,
 )
 
@@ -453,41 +483,53 @@ def _origin_rule(what: str, item: object) -> str | re.Pattern[str]:
         options.refuse(
             TypeError, what, "a collection of strings, patterns or URLs", item
         )
-    if text == "null":
+    if text in ("null", "file://"):  # the latter is what old web views send
         return text
     if text == "*":
         raise ValueError(
             f"{what} ['*'] would allow nobody; did you mean allow_all=True?"
         )
 
-    should = "origins such as 'https://example.com' (scheme, host, port)"
     found = _RULE.fullmatch(text)
-    if found is None:
-        named = _RULE.match(text) or _RULE.match(f"https://{text}")
-        meant = None if named is None else repr(named[0].rstrip("/"))
-        options.refuse(ValueError, what, should, text, meant=meant)
-    scheme = found["scheme"].lower()
-    port = found["port"]
-    if port == _DEFAULT_PORTS.get(scheme):
-        port = None
-    below = found["host"].startswith("*.")
-    host = _ascii_host(found["host"].removeprefix("*.").lower())
-    if host is None or "*" in host:
+    host = None if found is None else _ascii_host(found)
+    port = "" if found is None else found["port"] or ""
+    if port.isdigit():
+        port = str(int(port))
+    if found is None or host is None or (port.isdigit() and int(port) > 65535):
         options.refuse(
-            ValueError, what, f"{should}; '*' only as first label", text
+            ValueError,
+            what,
+            "origins such as 'https://example.com', 'https://*.example.com' "
+            "or 'http://localhost:*'",
+            text,
+            meant=_without_path(text),
         )
-    if not below and port != "*":
+    scheme = found["scheme"].lower()
+    if port == _DEFAULT_PORTS.get(scheme):
+        port = ""
+    if not found["below"] and port != "*":
         return f"{scheme}://{host}" + (f":{port}" if port else "")
-    names = r"(?:[a-z0-9_-]+\.)+" if below else ""
+    names = r"(?:[a-z0-9_-]+\.)+" if found["below"] else ""
     ports = "(?::[0-9]+)?" if port == "*" else f":{port}" if port else ""
     return re.compile(f"{re.escape(scheme)}://{names}{re.escape(host)}{ports}")
 
 
-def _ascii_host(host: str) -> str | None:
+def _ascii_host(found: re.Match[str]) -> str | None:
     """The host as browsers send it: names of other scripts in punycode."""
-    if host.isascii():
-        return host
+    host = (found["name"] or found["ipv6"]).lower()
     try:
-        return URL.build(scheme="https", host=host).raw_host
+        host = URL.build(scheme="https", host=host).host_subcomponent or ""
     except ValueError:
         return None
+    # Compatibility forms hide delimiters: "\u2100" is "a/c".
+    return host if found["ipv6"] or re.fullmatch(_NAME, host) else None
+
+
+def _without_path(text: str) -> str | None:
+    """What was meant, where only a scheme is missing or a path too much."""
+    for guess in (text, f"https://{text}"):
+        found = _RULE.match(guess)
+        rest = "" if found is None else guess[found.end() :]
+        if found and (found[0].endswith("/") or rest[:1] in ("?", "#", "")):
+            return repr(found[0].rstrip("/")) if guess != text or rest else None
+    return None

@@ -183,7 +183,6 @@ def ask(aiohttp_client: AiohttpClient) -> Ask:
         ("gzip;q=high, br;q=0.1", "br"),
         ("gzip;q=-1", None),
         ("gzip;q=", None),
-        ("gzip;q =0", None),
         ("gzip;level=9", "gzip"),
         (",, gzip ,,", "gzip"),
         ("gzipped, notbr", None),

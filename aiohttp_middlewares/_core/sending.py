@@ -14,6 +14,7 @@ touches it.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeAlias
 
@@ -55,13 +56,24 @@ def started(request: web.Request) -> bool:
     return request.writer.output_size > 0
 
 
+def start_over(request: web.Request) -> None:
+    """Let another response take the place of one that did not leave.
+
+    One that was given up while its headers were composed, by a signal handler
+    that failed or took too long, has told the writer already how its body
+    would come. aiohttp does not take that back: the body of the next would be
+    framed in another way than its headers say.
+    """
+    _start_over(request.writer)
+
+
 def before_sending(request: web.Request, decorator: Decorator) -> None:
     """Have the headers of whatever answers the request decorated.
 
     When they leave: inner middlewares have their turn before outer ones, so
-    that of two that differ the outer one has its way. A middleware may apply
-    its decorator earlier as well, to what passes by (:data:`RESPONSES`), so
-    that middlewares outside see what it does.
+    that of two that differ the outer one has its way. A middleware should
+    apply its decorator earlier as well, to what passes by: raised
+    ``web.HTTPException`` and :data:`RESPONSES`. Then those outside see it.
     """
     _wrap(request.writer, _decorate_and_write, decorator)
 
@@ -95,11 +107,26 @@ def only_one_response(request: web.Request) -> None:
     aiohttp would send it, into the body of the first one or in place of the
     answer to the next request.
     """
-    _wrap(request.writer, _decorate_and_write, _nothing)
+    writer = request.writer
+    _wrap(writer, _decorate_and_write, _nothing)
+    end = writer.write_eof
+
+    async def write_eof(chunk: bytes = b"") -> None:
+        # Whoever has prepared another one meanwhile may only write_eof(),
+        # which the writer ignores the second time.
+        writer.write = _refuse  # type: ignore[method-assign]
+        await end(chunk)
+
+    with suppress(AttributeError):
+        writer.write_eof = write_eof  # type: ignore[method-assign]
 
 
 def _nothing(headers: Headers) -> None:
     pass
+
+
+async def _refuse(*args: object, **kwargs: object) -> None:
+    raise ClientConnectionResetError("A response was sent already")
 
 
 def _wrap(
@@ -142,8 +169,7 @@ async def _call_and_write(
         if done is not None:
             await done
     except BaseException:
-        # aiohttp has set it for this stream, and not for what comes instead.
-        writer.chunked = False  # type: ignore[attr-defined]
+        _start_over(writer)  # aiohttp may answer 500
         raise
     await write_headers(status_line, headers)
 
@@ -163,6 +189,12 @@ async def _encode_and_write(
     if encoder is not None:
         _Encoding(writer, status_line, headers, encoder)
     await write_headers(status_line, headers)
+
+
+def _start_over(writer: Any) -> None:
+    with suppress(AttributeError):
+        writer.chunked = False
+        writer._compress = None
 
 
 def _refuse_a_second_response(writer: AbstractStreamWriter) -> None:

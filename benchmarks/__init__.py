@@ -1,1 +1,0 @@
-"""What the middlewares cost, beside upstream's and beside none."""
