@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-check test lint types docs bench bench-instructions \
-	clean
+.PHONY: help demo demo-check test test-redis lint types docs bench \
+	bench-instructions clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s%s\n", $$1, $$2}' \
@@ -22,6 +22,9 @@ demo-check: $(VENV)/.package ## Run the scenarios of the demo and check them
 
 test: $(VENV)/.test ## Run the tests; ARGS="-k cors" goes on to pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+test-redis: $(VENV)/.test ## Run only the tests that need redis-server
+	$(BIN)/python -m pytest -m redis $(ARGS)
 
 lint: $(VENV)/.lint ## Check the style of the code
 	$(BIN)/ruff check

@@ -7,6 +7,7 @@ Middlewares for ``aiohttp.web`` applications. Each module is one of them and
 holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on.
 """
 
+from aiohttp_middlewares.compression import compression_middleware
 from aiohttp_middlewares.constants import (
     IDEMPOTENT_METHODS,
     NON_IDEMPOTENT_METHODS,
@@ -21,6 +22,7 @@ from aiohttp_middlewares.error import (
     problem_error_handler,
 )
 from aiohttp_middlewares.https import https_middleware
+from aiohttp_middlewares.session import SignedCookieStorage, session_middleware
 from aiohttp_middlewares.shield import drain_shielded, shield_middleware
 from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
 from aiohttp_middlewares.utils import match_path
@@ -29,6 +31,8 @@ __all__ = (
     "IDEMPOTENT_METHODS",
     "NON_IDEMPOTENT_METHODS",
     "RequestTimeout",
+    "SignedCookieStorage",
+    "compression_middleware",
     "cors_middleware",
     "debug_error_handler",
     "default_error_handler",
@@ -39,6 +43,7 @@ __all__ = (
     "https_middleware",
     "match_path",
     "problem_error_handler",
+    "session_middleware",
     "shield_middleware",
     "timeout_middleware",
 )
