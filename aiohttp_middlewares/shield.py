@@ -226,7 +226,9 @@ async def _shield(
             await _settled(task)
         return task.result()
     except asyncio.CancelledError:
-        if not task.done():
+        if task.done():  # just now: nobody else will take what it raised
+            _log_failure(request, task)
+        else:
             await _protect(request, task)
         raise
     finally:
