@@ -226,7 +226,7 @@ async def get_error_response(
         400, such as a redirect.
     """
     try:
-        if request.transport is None and _client_left(request, err):
+        if _client_left(request, err):
             # For the access log: what nginx writes for it.
             return web.Response(status=499, reason="Client Closed Request")
         if started(request):
@@ -313,6 +313,9 @@ def _check_class(what: str, kind: type) -> None:
 
 def _client_left(request: web.Request, err: Exception) -> bool:
     """Whether it failed because there is nobody at the other end."""
+    transport = request.transport
+    if transport is not None and not transport.is_closing():
+        return False
     return (
         isinstance(err, ConnectionResetError)
         or err is request.content.exception()
