@@ -91,7 +91,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.fixture
 async def visitor(certificate: Certificate) -> AsyncIterator[ClientSession]:
-    """A client that trusts the certificate, and follows no redirect."""
+    """A client that trusts the certificate."""
     connector = TCPConnector(ssl=certificate.client_context())
     async with ClientSession(connector=connector) as session:
         yield session
