@@ -339,12 +339,12 @@ async def test_stream_that_fails_is_not_taken_for_complete(
     app = api()
     app.router.add_get("/fails", fails)
     front = await nginx((await aiohttp_server(app)).make_url("/"))
-    async with visitor.get(front.https / "fails") as response:
+    async with visitor.get(front.http / "fails") as response:
         assert response.status == 200
         with pytest.raises(ClientPayloadError):
             await response.read()
     # And nothing is wrong with the next.
-    async with visitor.get(front.https / "facts") as response:
+    async with visitor.get(front.http / "facts") as response:
         assert response.status == 200
 
 
@@ -450,10 +450,18 @@ async def test_shielded_handler_goes_on_behind_our_504(
     async def write(request: web.Request) -> web.StreamResponse:
         assert await request.read() == b"x" * 100_000
         await answered.wait()
+        with pytest.raises(ConnectionResetError):
+            await web.StreamResponse().prepare(request)
         written.set()
         return web.Response(text="nobody reads this")
 
-    app = api(limit=0.1)
+    # Without those that refuse a second answer as well.
+    app = application(
+        https_middleware(trusted=["127.0.0.1"]),
+        error_middleware(),
+        timeout_middleware(0.1),
+        shield_middleware(methods=["POST"]),
+    )
     app.router.add_post("/write", write)
     front = await nginx((await aiohttp_server(app)).make_url("/"))
     async with visitor.post(
@@ -462,7 +470,7 @@ async def test_shielded_handler_goes_on_behind_our_504(
         assert (response.status, await response.json()) == (504, OURS)
     answered.set()
     await asyncio.wait_for(written.wait(), 5)
-    # The late answer is in nobody's way, on the same connection either.
+    # No late answer is in the way of the next, on the same connection.
     for _ in range(3):
         async with visitor.get(front.https / "facts") as response:
             known = await response.json()
