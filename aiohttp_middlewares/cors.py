@@ -84,7 +84,6 @@ import inspect
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TypeAlias
 
 from aiohttp import web
@@ -94,9 +93,9 @@ from yarl import URL
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.headers import VARY, add_elements
 from aiohttp_middlewares._core.sending import (
+    RESPONSES,
     Decorator,
-    decorated,
-    on_last_call,
+    before_sending,
 )
 from aiohttp_middlewares._core.urls import UrlMatcher, match_path
 from aiohttp_middlewares.annotations import (
@@ -137,7 +136,7 @@ OriginCheck: TypeAlias = Callable[[str, web.Request], bool | Awaitable[bool]]
 
 logger = logging.getLogger(__name__)
 
-_ORIGIN_FIELD = istr("Origin")
+_ORIGIN = istr("Origin")
 
 
 def cors_middleware(
@@ -196,23 +195,29 @@ def cors_middleware(
     options.flag(f"{what} allow_all", allow_all)
     options.flag(f"{what} allow_credentials", allow_credentials)
     covers = None if urls is None else UrlMatcher(f"{what} urls", urls)
-    admits = _admission(f"{what} origins", origins)
     exposed = options.tokens(
         f"{what} expose_headers",
         "header names",
         () if expose_headers is None else expose_headers,
     )
-    if allow_all:
-        admits = _admits_every_origin if allow_credentials else _admits_all
     if allow_credentials and "*" in exposed:
         raise ValueError(
             f"{what} expose_headers '*' means nothing together with "
             "allow_credentials: list the names"
         )
-    anybody = allow_all and not allow_credentials
     policy = _policy(credentials=allow_credentials, exposed=exposed)
+    ask = _ask(origins, policy) if callable(origins) else None
+    judge = _judge(f"{what} origins", () if ask else origins, policy)
+    if allow_all:
+        ask = None
+        judge = _any_origin(policy) if allow_credentials else _anybody(policy)
+    if allow_all and allow_credentials:
+        logger.warning(
+            "cors_middleware(allow_all=True, allow_credentials=True) lets "
+            "every page on the web act in the name of a visitor who is "
+            "logged in: list the origins"
+        )
     preflight = _Preflight(
-        policy,
         options.tokens(f"{what} allow_headers", "header names", allow_headers),
         # Fetch compares them by case, and aiohttp knows none in lower case.
         tuple(
@@ -226,19 +231,13 @@ def cors_middleware(
         else str(options.integer(f"{what} max_age", max_age)),
         mirror=allow_credentials,
     )
-    if allow_all and allow_credentials:
-        logger.warning(
-            "cors_middleware(allow_all=True, allow_credentials=True) lets "
-            "every page on the web act in the name of a visitor who is "
-            "logged in: list the origins"
-        )
 
     @web.middleware
     async def cors(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         headers = request.headers
-        origin = headers.get(_ORIGIN_FIELD)
+        origin = headers.get(_ORIGIN)
         asked = None
         if origin is not None and request.method == "OPTIONS":
             asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD)
@@ -247,24 +246,28 @@ def cors_middleware(
             asked or request.method, request.rel_url.path_safe
         ):
             return await handler(request)
-        if origin is None:
-            return await decorated(request, handler, _vary_by_origin)
 
-        admitted = admits(origin, request)
-        if admitted is not True and admitted is not False:
-            admitted = await admitted
-        if not admitted:
+        admit = None
+        if origin is not None:
+            if ask is None:
+                admit = judge(origin)
+            else:
+                admit = await ask(origin, request)
+        if asked is not None:
+            if admit is not None:
+                return preflight.answer(request, admit)
             # Somebody further in may have another policy.
-            return await decorated(
-                request,
-                handler,
-                _vary_by_origin if asked is None else _vary_by_preflight,
-            )
-        if anybody:
-            origin = "*"
-        if asked is None:
-            return await decorated(request, handler, policy(origin))
-        return preflight.answer(request, origin)
+            admit = _vary_by_preflight
+        decorator = admit or _vary_by_origin
+        before_sending(request, decorator)
+        try:
+            response = await handler(request)
+        except web.HTTPException as exc:
+            decorator(exc.headers)
+            raise
+        if isinstance(response, RESPONSES):
+            decorator(response.headers)
+        return response
 
     return cors
 
@@ -278,9 +281,11 @@ def match_items(items: UrlCollection, value: str) -> bool:
     return any(match_path(item, value) for item in items)
 
 
-def _policy(
-    *, credentials: bool, exposed: tuple[str, ...]
-) -> Callable[[str], Decorator]:
+#: What an origin gets that is admitted.
+Policy: TypeAlias = Callable[[str], Decorator]
+
+
+def _policy(*, credentials: bool, exposed: tuple[str, ...]) -> Policy:
     """What an admitted origin gets on every answer."""
     exposed_line = ", ".join(exposed)
 
@@ -311,7 +316,6 @@ class _Preflight:
 
     def __init__(
         self,
-        policy: Callable[[str], Decorator],
         allow_headers: tuple[str, ...],
         allow_methods: tuple[str, ...],
         max_age: str | None,
@@ -319,50 +323,43 @@ class _Preflight:
         mirror: bool,
     ) -> None:
         self.headers = CIMultiDict(
-            {
-                "Content-Type": "text/plain; charset=utf-8",
-                VARY: ", ".join(_PREFLIGHT_VARY),
-            }
+            {"Content-Type": "text/plain; charset=utf-8"}
         )
-        if allow_headers:
-            self.headers[ACCESS_CONTROL_ALLOW_HEADERS] = ", ".join(
-                allow_headers
-            )
-        if allow_methods:
-            self.headers[ACCESS_CONTROL_ALLOW_METHODS] = ", ".join(
-                allow_methods
-            )
         if max_age is not None:
             self.headers[ACCESS_CONTROL_MAX_AGE] = max_age
-        policy("*")(self.headers)  # or another origin, when there is one
         # Together with credentials Fetch takes "*" for the name of a header
         # or method: what was asked for stands in for it.
-        self.mirrored = []
-        if mirror and "*" in allow_headers:
-            self.mirrored.append(
-                (ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS)
-            )
-        if mirror and "*" in allow_methods:
-            self.mirrored.append(
-                (ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS)
-            )
+        self.mirrored: list[tuple[istr, istr]] = []
+        for request_name, response_name, allowed in (
+            (
+                ACCESS_CONTROL_REQUEST_HEADERS,
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                allow_headers,
+            ),
+            (
+                ACCESS_CONTROL_REQUEST_METHOD,
+                ACCESS_CONTROL_ALLOW_METHODS,
+                allow_methods,
+            ),
+        ):
+            if mirror and "*" in allowed:
+                self.mirrored.append((request_name, response_name))
+            elif allowed:
+                self.headers[response_name] = ", ".join(allowed)
 
-    def answer(self, request: web.Request, origin: str) -> web.Response:
+    def answer(self, request: web.Request, admit: Decorator) -> web.Response:
         headers = self.headers.copy()
-        headers[ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+        admit(headers)
+        headers[VARY] = _PREFLIGHT_VARY
         for request_name, response_name in self.mirrored:
             asked = request.headers.get(request_name, "")
             if _TOKENS.fullmatch(asked):
                 headers[response_name] = asked
-            else:
-                del headers[response_name]
         return web.Response(body=b"", headers=headers)
 
 
 _PREFLIGHT_VARY = (
-    "Origin",
-    "Access-Control-Request-Method",
-    "Access-Control-Request-Headers",
+    "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 )
 _TOKENS = re.compile(
     rf"{options.TOKEN.pattern}(?:[ \t]*,[ \t]*{options.TOKEN.pattern})*"
@@ -378,83 +375,93 @@ def _vary_by_origin(headers: CIMultiDict[str]) -> None:
 
 
 def _vary_by_preflight(headers: CIMultiDict[str]) -> None:
-    add_elements(headers, VARY, _PREFLIGHT_VARY)
+    add_elements(headers, VARY, _PREFLIGHT_VARY.split(", "))
 
 
-def _admission(
-    what: str, origins: UrlCollection | OriginCheck | None
-) -> OriginCheck:
-    """Whether an origin is admitted."""
-    if callable(origins):
-        return partial(_ask, origins)
+Judge: TypeAlias = Callable[[str], Decorator | None]
 
-    exact: set[str] = set()
+
+def _judge(what: str, origins: object, policy: Policy) -> Judge:
+    """What an origin gets, by the list of those that are allowed."""
+    exact: dict[str, Decorator] = {}
     wildcards: list[re.Pattern[str]] = []
     patterns: list[re.Pattern[str]] = []
     for item in options.items(
         what, "strings, patterns or URLs", () if origins is None else origins
     ):
-        if isinstance(item, re.Pattern):
-            if not isinstance(item.pattern, str):
-                options.refuse(TypeError, what, "patterns for str", item)
-            patterns.append(item)
-            continue
         rule = _origin_rule(what, item)
         if isinstance(rule, str):
-            exact.add(rule)
+            exact[rule] = policy(rule)
+        elif rule is item:
+            patterns.append(rule)
         else:
             wildcards.append(rule)
 
-    def admits(origin: str, request: web.Request) -> bool:
-        if origin in exact:
-            return True
-        if not (wildcards or patterns) or not _ORIGIN.fullmatch(origin):
-            return False
-        for wildcard in wildcards:
-            if wildcard.fullmatch(origin):
-                return True
-        without_port = _PORT.sub("", origin)
-        for pattern in patterns:
-            if pattern.fullmatch(origin) or pattern.fullmatch(without_port):
-                return True
-        return False
+    def judge(origin: str) -> Decorator | None:
+        admit = exact.get(origin)
+        if admit is None and _may_be_said(origin):
+            for wildcard in wildcards:
+                if wildcard.fullmatch(origin):
+                    return policy(origin)
+            without_port = _without_port(origin)
+            for pattern in patterns:
+                if pattern.fullmatch(origin) or (
+                    without_port and pattern.fullmatch(without_port)
+                ):
+                    return policy(origin)
+        return admit
 
-    return admits
-
-
-def _admits_all(origin: str, request: web.Request) -> bool:
-    return True
+    return judge
 
 
-def _admits_every_origin(origin: str, request: web.Request) -> bool:
-    """But not ``null``, nor what is no origin: it will be said back."""
-    return _ORIGIN.fullmatch(origin) is not None
+def _anybody(policy: Policy) -> Judge:
+    admit = policy("*")
+    return lambda origin: admit
 
 
-async def _ask(check: OriginCheck, origin: str, request: web.Request) -> bool:
-    if origin != "null" and not _ORIGIN.fullmatch(origin):
-        return False
-    try:
-        verdict = check(origin, request)
-        if inspect.isawaitable(verdict):
-            verdict = await verdict
-        if verdict and verdict is not True:
-            # A coroutine that nobody awaits is true, and would admit everybody.
-            raise TypeError(
-                "cors_middleware origins should return True or False, "
-                f"got {verdict!r}"
-            )
-    except Exception:
-        # Whatever is answered now, another origin may get another answer.
-        on_last_call(request, lambda status, headers: _vary_by_origin(headers))
-        raise
-    return bool(verdict)
+def _any_origin(policy: Policy) -> Judge:
+    return lambda origin: policy(origin) if _may_be_said(origin) else None
 
 
-# What a browser sends: RFC 6454 6.2, in ASCII. Only such a thing may be said
-# back, whatever a pattern lets through.
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]*")
-_PORT = re.compile(r":[0-9]+\Z")
+def _ask(
+    check: OriginCheck, policy: Policy
+) -> Callable[[str, web.Request], Awaitable[Decorator | None]]:
+    async def ask(origin: str, request: web.Request) -> Decorator | None:
+        if not _may_be_said(origin) and origin != "null":
+            return None
+        try:
+            verdict = check(origin, request)
+            if inspect.isawaitable(verdict):
+                verdict = await verdict
+            if verdict and verdict is not True:
+                # Such as a function that nobody called: it is true for all.
+                raise TypeError(
+                    "cors_middleware origins should return True or False, "
+                    f"got {verdict!r}"
+                )
+        except Exception:
+            # Whatever is answered now, another origin may get another answer.
+            before_sending(request, _vary_by_origin)
+            raise
+        return policy(origin) if verdict else None
+
+    return ask
+
+
+def _may_be_said(origin: str) -> bool:
+    """Whether it can be an answer at all, whatever a pattern lets through.
+
+    RFC 6454 6.2, in ASCII: what a browser sends.
+    """
+    return _ORIGIN_FORM.fullmatch(origin) is not None
+
+
+def _without_port(origin: str) -> str | None:
+    host, _, port = origin.rpartition(":")
+    return host if port.isdigit() else None
+
+
+_ORIGIN_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]*")
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 
 # Not what ASCII delimits with, so that a "*" stands only where it means much.
@@ -469,6 +476,10 @@ _RULE = re.compile(
 
 def _origin_rule(what: str, item: object) -> str | re.Pattern[str]:
     """An exact origin as a browser writes it, or a pattern for several."""
+    if isinstance(item, re.Pattern):
+        if not isinstance(item.pattern, str):
+            options.refuse(TypeError, what, "patterns for str", item)
+        return item
     text = str(item) if isinstance(item, URL) else item
     if not isinstance(text, str):
         options.refuse(

@@ -49,6 +49,7 @@ cloned; it goes on unchanged.
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy, istr
@@ -156,13 +157,14 @@ def _says(headers: CIMultiDictProxy[str], name: istr, value: str) -> bool:
 
 def _as_https(request: web.Request) -> web.Request:
     """A clone that keeps what an earlier clone has set."""
+    # The remote is None where the socket has no name: nothing to keep.
+    clone = partial(
+        request.clone,
+        scheme="https",
+        remote=request.remote,  # type: ignore[arg-type]
+    )
     try:
-        return request.clone(
-            scheme="https",
-            host=request.host,
-            # None where the socket has no name, and then nothing to keep.
-            remote=request.remote,  # type: ignore[arg-type]
-        )
+        return clone(host=request.host)
     except ValueError:
         # The host of an absolute-form target that yarl would not write.
-        return request.clone(scheme="https")
+        return clone()

@@ -6,8 +6,8 @@ factory keeps. A wrong value raises ``TypeError`` or ``ValueError`` with one
 sentence: what it should be, what came, and what was perhaps meant.
 """
 
-import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -38,7 +38,8 @@ def seconds(what: str, value: object) -> float:
     """A positive, finite number of seconds."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         refuse(TypeError, what, "a number of seconds", value)
-    if not (value > 0 and math.isfinite(value)):
+    # The largest float, as whole numbers know no end.
+    if not 0 < value <= sys.float_info.max:
         refuse(ValueError, what, "a positive, finite number of seconds", value)
     return value
 
@@ -110,3 +111,13 @@ def exceptions(what: str, value: object) -> tuple[type[Exception], ...]:
         if not (isinstance(item, type) and issubclass(item, Exception)):
             refuse(TypeError, what, "exception classes", item)
     return found
+
+
+def statuses(what: str, value: object) -> frozenset[int]:
+    """A collection of HTTP status codes."""
+    for item in (found := items(what, "HTTP status codes", value)):
+        if isinstance(item, bool) or not isinstance(item, int):
+            refuse(TypeError, what, "a collection of HTTP status codes", item)
+        if not 100 <= item <= 599:
+            refuse(ValueError, what, "HTTP status codes, 100 to 599", item)
+    return frozenset(found)

@@ -56,8 +56,9 @@ The handlers that come along
 :func:`debug_error_handler`
     The traceback with its source, as HTML, text or JSON. For development.
 
-They log: what answers 500 and more as an error with its traceback, 4xx as
-information. A handler of your own logs for itself.
+They log: what answers 500 and more as an error with its traceback (a limit
+that was reached, as a warning), 4xx as information. A handler of your own logs
+for itself.
 
 What is left alone
 ==================
@@ -94,7 +95,7 @@ from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.headers import VARY, add_elements, elements
-from aiohttp_middlewares._core.sending import started
+from aiohttp_middlewares._core.sending import start_over, started
 from aiohttp_middlewares._core.urls import UrlMap
 from aiohttp_middlewares.annotations import ExceptionType, Handler, Middleware
 from aiohttp_middlewares.error._context import (
@@ -231,6 +232,7 @@ async def get_error_response(
             return web.Response(status=499, reason="Client Closed Request")
         if started(request):
             _abort(err)
+        start_over(request)
         if ignore_exceptions and isinstance(err, ignore_exceptions):
             raise err
         if is_http(err) and err.status < 400:

@@ -1,5 +1,6 @@
 """What there is to say of an error."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -152,6 +153,10 @@ def own_body(err: Exception) -> web.Response | None:
 def log_error(request: web.Request, context: ErrorContext) -> None:
     """As the shipped handlers do."""
     level = logging.ERROR if context.status >= 500 else logging.INFO
+    if context.status == 504 and isinstance(context.err, asyncio.TimeoutError):
+        # The limit of a middleware: half an upload is enough to reach it, and
+        # no client shall write errors to the log.
+        level = logging.WARNING
     if context.status < 400 or not logger.isEnabledFor(level):
         return
     facts = logs.facts(request, status=context.status)
@@ -159,7 +164,7 @@ def log_error(request: web.Request, context: ErrorContext) -> None:
         level,
         "%(method)s %(path)s failed with %(status)s",
         facts,
-        exc_info=context.err if level == logging.ERROR else None,
+        exc_info=context.err if level >= logging.WARNING else None,
         extra=facts,
     )
 
