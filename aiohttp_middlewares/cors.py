@@ -84,16 +84,19 @@ import inspect
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from multidict import CIMultiDict, istr
 from yarl import URL
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.headers import VARY, add_elements
-from aiohttp_middlewares._core.sending import decorated
+from aiohttp_middlewares._core.sending import (
+    RESPONSES,
+    Decorator,
+    before_sending,
+)
 from aiohttp_middlewares._core.urls import UrlMatcher, match_path
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -132,6 +135,8 @@ DEFAULT_URLS: tuple[re.Pattern[str]] = (re.compile(r".*"),)
 OriginCheck: TypeAlias = Callable[[str, web.Request], bool | Awaitable[bool]]
 
 logger = logging.getLogger(__name__)
+
+_ORIGIN = istr("Origin")
 
 
 def cors_middleware(
@@ -188,73 +193,79 @@ def cors_middleware(
     options.flag(f"{what} allow_all", allow_all)
     options.flag(f"{what} allow_credentials", allow_credentials)
     covers = None if urls is None else UrlMatcher(f"{what} urls", urls)
-    admits = _Admission(f"{what} origins", origins)
     exposed = options.tokens(
-        f"{what} expose_headers", "header names", expose_headers or ()
+        f"{what} expose_headers",
+        "header names",
+        () if expose_headers is None else expose_headers,
     )
-    if "*" in exposed and allow_credentials:
+    if allow_credentials and "*" in exposed:
         raise ValueError(
             f"{what} expose_headers '*' means nothing together with "
             "allow_credentials: list the names"
         )
-    policy = _Policy(
-        origin="*" if allow_all and not allow_credentials else None,
-        credentials=allow_credentials,
-        exposed=exposed,
-    )
-    preflight = _Preflight(
-        options.tokens(f"{what} allow_headers", "header names", allow_headers),
-        options.tokens(f"{what} allow_methods", "HTTP methods", allow_methods),
-        None
-        if max_age is None
-        else str(options.integer(f"{what} max_age", max_age)),
-        mirror=allow_credentials,
-    )
+    policy = _policy(credentials=allow_credentials, exposed=exposed)
+    ask = _ask(origins, policy) if callable(origins) else None
+    judge = _judge(f"{what} origins", () if ask else origins, policy)
+    if allow_all:
+        ask = None
+        judge = _any_origin(policy) if allow_credentials else _anybody(policy)
     if allow_all and allow_credentials:
         logger.warning(
             "cors_middleware(allow_all=True, allow_credentials=True) lets "
             "every page on the web act in the name of a visitor who is "
             "logged in: list the origins"
         )
+    preflight = _Preflight(
+        options.tokens(f"{what} allow_headers", "header names", allow_headers),
+        # Fetch compares them by case, and aiohttp knows none in lower case.
+        tuple(
+            method.upper()
+            for method in options.tokens(
+                f"{what} allow_methods", "HTTP methods", allow_methods
+            )
+        ),
+        None
+        if max_age is None
+        else str(options.integer(f"{what} max_age", max_age)),
+        mirror=allow_credentials,
+    )
 
     @web.middleware
     async def cors(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         headers = request.headers
-        asked = (
-            headers.get(ACCESS_CONTROL_REQUEST_METHOD)
-            if request.method == hdrs.METH_OPTIONS and hdrs.ORIGIN in headers
-            else None
-        )
+        origin = headers.get(_ORIGIN)
+        asked = None
+        if origin is not None and request.method == "OPTIONS":
+            asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD)
         # A preflight is about the request that it comes before.
         if covers is not None and not covers(
             asked or request.method, request.rel_url.path_safe
         ):
             return await handler(request)
 
-        origin = headers.get(hdrs.ORIGIN)
-        if origin is None:
-            return await decorated(request, handler, _vary_by_origin)
-
-        if allow_all:
-            admitted = policy.origin is not None or _is_origin(origin)
-        else:
-            verdict = admits(origin, request)
-            admitted = verdict if isinstance(verdict, bool) else await verdict
-
-        if not admitted:
+        admit = None
+        if origin is not None:
+            if ask is None:
+                admit = judge(origin)
+            else:
+                admit = await ask(origin, request)
+        if asked is not None:
+            if admit is not None:
+                return preflight.answer(request, admit)
             # Somebody further in may have another policy.
-            return await decorated(
-                request,
-                handler,
-                _vary_by_origin if asked is None else _vary_by_preflight,
-            )
-        if asked is None:
-            return await decorated(
-                request, handler, partial(policy.apply, origin)
-            )
-        return preflight.answer(request, policy, origin)
+            admit = _vary_by_preflight
+        decorator = admit or _vary_by_origin
+        before_sending(request, decorator)
+        try:
+            response = await handler(request)
+        except web.HTTPException as exc:
+            decorator(exc.headers)
+            raise
+        if isinstance(response, RESPONSES):
+            decorator(response.headers)
+        return response
 
     return cors
 
@@ -268,22 +279,34 @@ def match_items(items: UrlCollection, value: str) -> bool:
     return any(match_path(item, value) for item in items)
 
 
-class _Policy(NamedTuple):
+#: What an origin gets that is admitted.
+Policy: TypeAlias = Callable[[str], Decorator]
+
+
+def _policy(*, credentials: bool, exposed: tuple[str, ...]) -> Policy:
     """What an admitted origin gets on every answer."""
+    exposed_line = ", ".join(exposed)
 
-    origin: str | None  # to say instead of the origin itself
-    credentials: bool
-    exposed: tuple[str, ...]
+    def policy(origin: str) -> Decorator:
+        def admit(headers: CIMultiDict[str]) -> None:
+            _vary_by_origin(headers)
+            headers[ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+            if credentials:
+                headers[ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
+            elif ACCESS_CONTROL_ALLOW_CREDENTIALS in headers:
+                del headers[ACCESS_CONTROL_ALLOW_CREDENTIALS]
+            if exposed:
+                found = headers.get(ACCESS_CONTROL_EXPOSE_HEADERS)
+                if found is None:
+                    headers[ACCESS_CONTROL_EXPOSE_HEADERS] = exposed_line
+                elif found != exposed_line:
+                    add_elements(
+                        headers, ACCESS_CONTROL_EXPOSE_HEADERS, exposed
+                    )
 
-    def apply(self, origin: str, headers: CIMultiDict[str]) -> None:
-        _vary_by_origin(headers)
-        headers[ACCESS_CONTROL_ALLOW_ORIGIN] = self.origin or origin
-        if self.credentials:
-            headers[ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
-        else:
-            headers.popall(ACCESS_CONTROL_ALLOW_CREDENTIALS, None)
-        if self.exposed:
-            add_elements(headers, ACCESS_CONTROL_EXPOSE_HEADERS, self.exposed)
+        return admit
+
+    return policy
 
 
 class _Preflight:
@@ -297,53 +320,44 @@ class _Preflight:
         *,
         mirror: bool,
     ) -> None:
-        self.fixed = {
-            hdrs.CONTENT_TYPE: "text/plain; charset=utf-8",
-            VARY: ", ".join(_PREFLIGHT_VARY),
-        }
-        if allow_headers:
-            self.fixed[ACCESS_CONTROL_ALLOW_HEADERS] = ", ".join(allow_headers)
-        if allow_methods:
-            self.fixed[ACCESS_CONTROL_ALLOW_METHODS] = ", ".join(allow_methods)
+        self.headers = CIMultiDict(
+            {"Content-Type": "text/plain; charset=utf-8"}
+        )
         if max_age is not None:
-            self.fixed[ACCESS_CONTROL_MAX_AGE] = max_age
+            self.headers[ACCESS_CONTROL_MAX_AGE] = max_age
         # Together with credentials Fetch takes "*" for the name of a header
         # or method: what was asked for stands in for it.
-        self.mirrored = [
-            (request_name, response_name)
-            for request_name, response_name, allowed in (
-                (
-                    ACCESS_CONTROL_REQUEST_HEADERS,
-                    ACCESS_CONTROL_ALLOW_HEADERS,
-                    allow_headers,
-                ),
-                (
-                    ACCESS_CONTROL_REQUEST_METHOD,
-                    ACCESS_CONTROL_ALLOW_METHODS,
-                    allow_methods,
-                ),
-            )
-            if mirror and "*" in allowed
-        ]
+        self.mirrored: list[tuple[istr, istr]] = []
+        for request_name, response_name, allowed in (
+            (
+                ACCESS_CONTROL_REQUEST_HEADERS,
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                allow_headers,
+            ),
+            (
+                ACCESS_CONTROL_REQUEST_METHOD,
+                ACCESS_CONTROL_ALLOW_METHODS,
+                allow_methods,
+            ),
+        ):
+            if mirror and "*" in allowed:
+                self.mirrored.append((request_name, response_name))
+            elif allowed:
+                self.headers[response_name] = ", ".join(allowed)
 
-    def answer(
-        self, request: web.Request, policy: _Policy, origin: str
-    ) -> web.Response:
-        response = web.Response(body=b"", headers=self.fixed)
+    def answer(self, request: web.Request, admit: Decorator) -> web.Response:
+        headers = self.headers.copy()
+        admit(headers)
+        headers[VARY] = _PREFLIGHT_VARY
         for request_name, response_name in self.mirrored:
             asked = request.headers.get(request_name, "")
             if _TOKENS.fullmatch(asked):
-                response.headers[response_name] = asked
-            else:
-                del response.headers[response_name]
-        policy.apply(origin, response.headers)
-        return response
+                headers[response_name] = asked
+        return web.Response(body=b"", headers=headers)
 
 
 _PREFLIGHT_VARY = (
-    "Origin",
-    "Access-Control-Request-Method",
-    "Access-Control-Request-Headers",
+    "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 )
 _TOKENS = re.compile(
     rf"{options.TOKEN.pattern}(?:[ \t]*,[ \t]*{options.TOKEN.pattern})*"
@@ -351,140 +365,171 @@ _TOKENS = re.compile(
 
 
 def _vary_by_origin(headers: CIMultiDict[str]) -> None:
-    if VARY in headers:
-        add_elements(headers, VARY, ("Origin",))
-    else:
+    found = headers.get(VARY)
+    if found is None:
         headers[VARY] = "Origin"
+    elif found != "Origin":
+        add_elements(headers, VARY, ("Origin",))
 
 
 def _vary_by_preflight(headers: CIMultiDict[str]) -> None:
-    add_elements(headers, VARY, _PREFLIGHT_VARY)
+    add_elements(headers, VARY, _PREFLIGHT_VARY.split(", "))
 
 
-class _Admission:
-    """Whether an origin is admitted: compiled from the ``origins``."""
-
-    def __init__(
-        self, what: str, origins: UrlCollection | OriginCheck | None
-    ) -> None:
-        self.check: OriginCheck | None = None
-        self.exact: set[str] = set()
-        #: Made of strings with a "*": these say which ports they mean.
-        self.wildcards: list[re.Pattern[str]] = []
-        self.patterns: list[re.Pattern[str]] = []
-        if callable(origins):
-            self.check = origins
-            return
-        for item in options.items(
-            what,
-            "strings, patterns or URLs",
-            () if origins is None else origins,
-        ):
-            if isinstance(item, re.Pattern):
-                if not isinstance(item.pattern, str):
-                    options.refuse(TypeError, what, "patterns for str", item)
-                self.patterns.append(item)
-                continue
-            rule = _origin_rule(what, item)
-            if isinstance(rule, str):
-                self.exact.add(rule)
-            else:
-                self.wildcards.append(rule)
-
-    def __call__(
-        self, origin: str, request: web.Request
-    ) -> bool | Awaitable[bool]:
-        if self.check is not None:
-            return _is_sendable(origin) and _decided(
-                self.check, origin, request
-            )
-        if origin in self.exact:
-            return True
-        if not _is_origin(origin):
-            return False
-        if any(wildcard.fullmatch(origin) for wildcard in self.wildcards):
-            return True
-        without_port = _PORT.sub("", origin)
-        return any(
-            pattern.fullmatch(origin) or pattern.fullmatch(without_port)
-            for pattern in self.patterns
-        )
+Judge: TypeAlias = Callable[[str], Decorator | None]
 
 
-def _decided(
-    check: OriginCheck, origin: str, request: web.Request
-) -> bool | Awaitable[bool]:
-    verdict = check(origin, request)
-    if inspect.isawaitable(verdict):
-        return verdict
-    return bool(verdict)
+def _judge(what: str, origins: object, policy: Policy) -> Judge:
+    """What an origin gets, by the list of those that are allowed."""
+    exact: dict[str, Decorator] = {}
+    wildcards: list[re.Pattern[str]] = []
+    patterns: list[re.Pattern[str]] = []
+    for item in options.items(
+        what, "strings, patterns or URLs", () if origins is None else origins
+    ):
+        rule = _origin_rule(what, item)
+        if isinstance(rule, str):
+            exact[rule] = policy(rule)
+        elif rule is item:
+            patterns.append(rule)
+        else:
+            wildcards.append(rule)
+
+    def judge(origin: str) -> Decorator | None:
+        admit = exact.get(origin)
+        if admit is None and _may_be_said(origin):
+            for wildcard in wildcards:
+                if wildcard.fullmatch(origin):
+                    return policy(origin)
+            without_port = _without_port(origin)
+            for pattern in patterns:
+                if pattern.fullmatch(origin) or (
+                    without_port and pattern.fullmatch(without_port)
+                ):
+                    return policy(origin)
+        return admit
+
+    return judge
 
 
-# What a browser sends: RFC 6454 6.2, in ASCII. Only such a thing may be said
-# back, whatever a pattern lets through.
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
-_PORT = re.compile(r":[0-9]+\Z")
+def _anybody(policy: Policy) -> Judge:
+    admit = policy("*")
+    return lambda origin: admit
+
+
+def _any_origin(policy: Policy) -> Judge:
+    return lambda origin: policy(origin) if _may_be_said(origin) else None
+
+
+def _ask(
+    check: OriginCheck, policy: Policy
+) -> Callable[[str, web.Request], Awaitable[Decorator | None]]:
+    async def ask(origin: str, request: web.Request) -> Decorator | None:
+        if not _may_be_said(origin) and origin != "null":
+            return None
+        try:
+            verdict = check(origin, request)
+            if inspect.isawaitable(verdict):
+                verdict = await verdict
+            if verdict and verdict is not True:
+                # Such as a function that nobody called: it is true for all.
+                raise TypeError(
+                    "cors_middleware origins should return True or False, "
+                    f"got {verdict!r}"
+                )
+        except Exception:
+            # Whatever is answered now, another origin may get another answer.
+            before_sending(request, _vary_by_origin)
+            raise
+        return policy(origin) if verdict else None
+
+    return ask
+
+
+def _may_be_said(origin: str) -> bool:
+    """Whether it can be an answer at all, whatever a pattern lets through.
+
+    RFC 6454 6.2, in ASCII: what a browser sends.
+    """
+    return _ORIGIN_FORM.fullmatch(origin) is not None
+
+
+def _without_port(origin: str) -> str | None:
+    host, _, port = origin.rpartition(":")
+    return host if port.isdigit() else None
+
+
+_ORIGIN_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]*")
 _DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
 
-
-def _is_origin(origin: str) -> bool:
-    return _ORIGIN.fullmatch(origin) is not None
-
-
-def _is_sendable(origin: str) -> bool:
-    return origin == "null" or _is_origin(origin)
-
-
+# Not what ASCII delimits with, so that a "*" stands only where it means much.
+_NAME = r"[^\x00-,/:-@\[-^`{-\x7f\s]+"
 _RULE = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
-    r"(?P<host>\[[0-9a-f:.]+\]|[^/?#@:\[\]\s]+)"
-    r"(?::(?P<port>[0-9]+|\*))?/?",
+    rf"(?:(?P<below>\*\.)?(?P<name>{_NAME})|\[(?P<ipv6>[0-9a-f:.]+)\])"
+    r"(?::(?P<port>[0-9]{1,5}|\*))?/?",
     re.IGNORECASE,
 )
 
 
 def _origin_rule(what: str, item: object) -> str | re.Pattern[str]:
     """An exact origin as a browser writes it, or a pattern for several."""
+    if isinstance(item, re.Pattern):
+        if not isinstance(item.pattern, str):
+            options.refuse(TypeError, what, "patterns for str", item)
+        return item
     text = str(item) if isinstance(item, URL) else item
     if not isinstance(text, str):
         options.refuse(
             TypeError, what, "a collection of strings, patterns or URLs", item
         )
-    if text == "null":
+    if text in ("null", "file://"):  # the latter is what old web views send
         return text
     if text == "*":
         raise ValueError(
             f"{what} ['*'] would allow nobody; did you mean allow_all=True?"
         )
 
-    should = "origins such as 'https://example.com' (scheme, host, port)"
     found = _RULE.fullmatch(text)
-    if found is None:
-        named = _RULE.match(text) or _RULE.match(f"https://{text}")
-        meant = None if named is None else repr(named[0].rstrip("/"))
-        options.refuse(ValueError, what, should, text, meant=meant)
-    scheme = found["scheme"].lower()
-    port = found["port"]
-    if port == _DEFAULT_PORTS.get(scheme):
-        port = None
-    below = found["host"].startswith("*.")
-    host = _ascii_host(found["host"].removeprefix("*.").lower())
-    if host is None or "*" in host:
+    host = None if found is None else _ascii_host(found)
+    port = "" if found is None else found["port"] or ""
+    if port.isdigit():
+        port = str(int(port))
+    if found is None or host is None or (port.isdigit() and int(port) > 65535):
         options.refuse(
-            ValueError, what, f"{should}; '*' only as first label", text
+            ValueError,
+            what,
+            "origins such as 'https://example.com', 'https://*.example.com' "
+            "or 'http://localhost:*'",
+            text,
+            meant=_without_path(text),
         )
-    if not below and port != "*":
+    scheme = found["scheme"].lower()
+    if port == _DEFAULT_PORTS.get(scheme):
+        port = ""
+    if not found["below"] and port != "*":
         return f"{scheme}://{host}" + (f":{port}" if port else "")
-    names = r"(?:[a-z0-9_-]+\.)+" if below else ""
+    names = r"(?:[a-z0-9_-]+\.)+" if found["below"] else ""
     ports = "(?::[0-9]+)?" if port == "*" else f":{port}" if port else ""
     return re.compile(f"{re.escape(scheme)}://{names}{re.escape(host)}{ports}")
 
 
-def _ascii_host(host: str) -> str | None:
+def _ascii_host(found: re.Match[str]) -> str | None:
     """The host as browsers send it: names of other scripts in punycode."""
-    if host.isascii():
-        return host
+    host = (found["name"] or found["ipv6"]).lower()
     try:
-        return URL.build(scheme="https", host=host).raw_host
+        host = URL.build(scheme="https", host=host).host_subcomponent or ""
     except ValueError:
         return None
+    # Compatibility forms hide delimiters: "\u2100" is "a/c".
+    return host if found["ipv6"] or re.fullmatch(_NAME, host) else None
+
+
+def _without_path(text: str) -> str | None:
+    """What was meant, where only a scheme is missing or a path too much."""
+    for guess in (text, f"https://{text}"):
+        found = _RULE.match(guess)
+        rest = "" if found is None else guess[found.end() :]
+        if found and (found[0].endswith("/") or rest[:1] in ("?", "#", "")):
+            return repr(found[0].rstrip("/")) if guess != text or rest else None
+    return None

@@ -141,7 +141,10 @@ def _wanted(
 
 
 def _says(headers: CIMultiDictProxy[str], name: istr, value: str) -> bool:
-    said = elements(headers.getall(name))
+    lines = headers.getall(name)
+    if len(lines) == 1 and lines[0].lower() == value:
+        return True  # as most proxies have it
+    said = elements(lines)
     if not said:
         return False
     last = said[-1].lower()

@@ -57,16 +57,20 @@ import logging
 import sys
 from collections.abc import Mapping
 from contextvars import Context
-from types import TracebackType
+from typing import Any, TypeAlias
 
 from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.sending import started
+from aiohttp_middlewares._core.sending import start_over, started
 from aiohttp_middlewares._core.urls import UrlMap, UrlMatcher
 from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
 
 logger = logging.getLogger(__name__)
+
+_Task: TypeAlias = asyncio.Task[Any]
+#: The deadline, the request, its task, and how often that was cancelled.
+_Waiting: TypeAlias = tuple[float, web.Request, _Task, int]
 
 
 class RequestTimeout(asyncio.TimeoutError):
@@ -140,93 +144,46 @@ def timeout_middleware(
                 clock = special.first(path, default)
         if clock is None:
             return await handler(request)
-        with _Limit(clock, request):
+        queue = clock.queue()
+        number = queue.enter(request)
+        try:
             return await handler(request)
+        except asyncio.CancelledError as err:
+            if queue.cancelled(number):
+                start_over(request)
+                raise RequestTimeout from err
+            raise
+        finally:
+            queue.leave(number)
 
     return timeout
-
-
-class _Limit:
-    """One request that has to start its response before its deadline."""
-
-    __slots__ = (
-        "cancelling",
-        "clock",
-        "deadline",
-        "expired",
-        "queue",
-        "request",
-        "task",
-    )
-
-    queue: "_Queue"
-    deadline: float
-
-    def __init__(self, clock: "_Clock", request: web.Request) -> None:
-        self.clock = clock
-        self.request = request
-        self.expired = False
-
-    def __enter__(self) -> None:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("timeout_middleware needs a task to cancel")
-        self.task = task
-        if sys.version_info >= (3, 11):
-            self.cancelling = task.cancelling()
-        self.clock.start(self)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not self.expired:
-            self.queue.waiting.pop(self, None)
-            return
-        # As asyncio.timeout() has it: when somebody else cancelled the task
-        # as well, the cancellation is not ours to turn into a timeout.
-        ours = True
-        if sys.version_info >= (3, 11):
-            ours = self.task.uncancel() <= self.cancelling
-        if ours and isinstance(err, asyncio.CancelledError):
-            raise RequestTimeout from err
-
-    def expire(self) -> None:
-        """Cancel the handler, unless its response has started."""
-        if started(self.request):
-            return
-        self.expired = True
-        self.task.cancel()
-        facts = logs.facts(self.request, limit=self.queue.seconds)
-        logger.warning(
-            "%(method)s %(path)s timed out after %(limit)s s",
-            facts,
-            extra=facts,
-        )
 
 
 class _Clock:
     """The requests that have the same limit."""
 
-    __slots__ = ("queue", "seconds")
-
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self.queue: _Queue | None = None
+        self._queue: _Queue | None = None
 
-    def start(self, limit: _Limit) -> None:
+    def queue(self) -> "_Queue":
         loop = asyncio.get_running_loop()
-        queue = self.queue
+        queue = self._queue
         if queue is None or queue.loop is not loop:
             # One application may be run by one event loop after the other.
-            queue = self.queue = _Queue(loop, self.seconds)
-        limit.queue = queue
-        limit.deadline = deadline = loop.time() + self.seconds
-        queue.waiting[limit] = None
-        if not queue.armed:
-            queue.arm(deadline)
+            queue = self._queue = _Queue(loop, self.seconds)
+        return queue
+
+
+if sys.version_info >= (3, 11):
+    _cancelling = asyncio.Task.cancelling
+    _uncancel = asyncio.Task.uncancel
+else:
+
+    def _cancelling(task: _Task) -> int:
+        return 0
+
+    _uncancel = _cancelling
 
 
 class _Queue:
@@ -236,13 +193,50 @@ class _Queue:
     event loop keeps none for requests that were answered long ago.
     """
 
-    __slots__ = ("armed", "loop", "seconds", "waiting")
-
     def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
         self.loop = loop
         self.seconds = seconds
-        self.waiting: dict[_Limit, None] = {}
+        self.number = 0
+        self.waiting: dict[int, _Waiting] = {}
+        #: Those whose task was cancelled.
+        self.expired: dict[int, _Waiting] = {}
         self.armed = False
+
+    def enter(self, request: web.Request) -> int:
+        loop = self.loop
+        task = asyncio.current_task(loop)
+        if task is None:
+            raise RuntimeError("timeout_middleware needs a task to cancel")
+        self.number = number = self.number + 1
+        deadline = loop.time() + self.seconds
+        self.waiting[number] = deadline, request, task, _cancelling(task)
+        if not self.armed:
+            self.arm(deadline)
+        return number
+
+    def leave(self, number: int) -> None:
+        if self.waiting.pop(number, None) is None:
+            self.cancelled(number)
+
+    def cancelled(self, number: int) -> bool:
+        """Whether the task was cancelled here and, if so, nowhere else.
+
+        As asyncio.timeout() has it: when somebody else cancelled the task as
+        well, the cancellation is not ours to turn into a timeout.
+        """
+        expired = self.expired.pop(number, None)
+        if expired is None:
+            return False
+        _, request, task, before = expired
+        ours = _uncancel(task) <= before
+        # Here, in the task of the request: what logs may ask for its context.
+        facts = logs.facts(request, limit=self.seconds)
+        logger.warning(
+            "%(method)s %(path)s timed out after %(limit)s s",
+            facts,
+            extra=facts,
+        )
+        return ours
 
     def arm(self, deadline: float) -> None:
         self.armed = True
@@ -251,14 +245,16 @@ class _Queue:
 
     def ring(self) -> None:
         now = self.loop.time()
-        expired = []
-        for limit in self.waiting:
-            if limit.deadline > now:
-                self.arm(limit.deadline)
+        due = []
+        for number, (deadline, *_) in self.waiting.items():
+            if deadline > now:
+                self.arm(deadline)
                 break
-            expired.append(limit)
+            due.append(number)
         else:
             self.armed = False
-        for limit in expired:
-            del self.waiting[limit]
-            limit.expire()
+        for number in due:
+            _, request, task, _ = waiting = self.waiting.pop(number)
+            if not started(request):
+                self.expired[number] = waiting
+                task.cancel()

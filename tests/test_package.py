@@ -198,7 +198,10 @@ def public_callables() -> Iterator[tuple[str, Any]]:
             yield f"{name}.{item}", value
             if inspect.isclass(value):
                 for method, function in vars(value).items():
-                    if inspect.isfunction(function) and (
+                    if not inspect.isfunction(function):
+                        continue
+                    # Neither one of Protocol's nor one of dataclass's.
+                    if function.__module__ == name and (
                         not method.startswith("__")
                         or method in ("__call__", "__init__")
                     ):

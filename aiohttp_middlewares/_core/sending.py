@@ -13,19 +13,22 @@ No other module touches the writer.
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeAlias
+from functools import partial
+from typing import Any, TypeAlias
 
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
-
-from aiohttp_middlewares.annotations import Handler
 
 Headers: TypeAlias = CIMultiDict[str]
 #: Changes headers; done again to the same headers, it changes nothing more.
 Decorator: TypeAlias = Callable[[Headers], None]
 #: Gets the status and the headers of what is really sent.
 LastCall: TypeAlias = Callable[[int, Headers], Awaitable[None] | None]
+WriteHeaders: TypeAlias = Callable[[str, Headers], Awaitable[None]]
+
+#: For isinstance(), which finds the very class of an object quickly.
+RESPONSES = (web.Response, web.StreamResponse)
 
 
 def started(request: web.Request) -> bool:
@@ -33,39 +36,38 @@ def started(request: web.Request) -> bool:
     return request.writer.output_size > 0
 
 
-async def decorated(
-    request: web.Request, handler: Handler, decorator: Decorator
-) -> web.StreamResponse:
-    """Await the handler; whatever answers the request gets decorated.
+def start_over(request: web.Request) -> None:
+    """Let another response take the place of one that did not leave.
 
-    An answer that passes by here unsent is decorated at once, so that the
-    middlewares outside see its headers; any other when its headers leave.
-    Each response is decorated once, by inner middlewares before outer ones.
+    One that was given up while its headers were composed, by a signal handler
+    that failed or took too long, has told the writer already how its body
+    would come. aiohttp does not take that back: the body of the next would be
+    framed in another way than its headers say.
     """
-    sending = _sending(request.writer)
-    position = len(sending.decorators)
-    sending.decorators.append(decorator)
-    try:
-        response = await handler(request)
-    except web.HTTPException as exc:
-        sending.decorate(exc.headers, position)
-        raise
-    # A FileResponse composes its headers when it is sent. And what is no
-    # response at all is left for aiohttp to complain of.
-    if isinstance(response, web.Response) or (
-        isinstance(response, web.StreamResponse)
-        and not isinstance(response, web.FileResponse)
-    ):
-        sending.decorate(response.headers, position)
-    return response
+    writer: Any = request.writer
+    with suppress(AttributeError):
+        writer.chunked = False
+        writer._compress = None
+
+
+def before_sending(request: web.Request, decorator: Decorator) -> None:
+    """Have the headers of whatever answers the request decorated.
+
+    When they leave: inner middlewares have their turn before outer ones, so
+    that of two that differ the outer one has its way. A middleware should
+    apply its decorator earlier as well, to what passes by: raised
+    ``web.HTTPException`` and :data:`RESPONSES`. Then those outside see it.
+    """
+    _wrap(request.writer, _decorate_and_write, decorator)
 
 
 def on_last_call(request: web.Request, call: LastCall) -> None:
-    """Have ``call(status, headers)`` done once, when the headers leave.
+    """Have ``call(status, headers)`` done when the headers leave.
 
-    After all decorating; the inner middleware's before the outer one's.
+    Once for a response, and only for the one that is sent; the inner
+    middleware's before the outer one's.
     """
-    _sending(request.writer).last_calls.append(call)
+    _wrap(request.writer, _call_and_write, call)
 
 
 def only_one_response(request: web.Request) -> None:
@@ -74,59 +76,70 @@ def only_one_response(request: web.Request) -> None:
     aiohttp would send it, into the body of the first one or in place of the
     answer to the next request.
     """
-    _sending(request.writer)
+    writer = request.writer
+    _wrap(writer, _decorate_and_write, _nothing)
+    end = writer.write_eof
 
+    async def write_eof(chunk: bytes = b"") -> None:
+        # Whoever has prepared another one meanwhile may only write_eof(),
+        # which the writer ignores the second time.
+        writer.write = _refuse  # type: ignore[method-assign]
+        await end(chunk)
 
-class _Sending:
-    """Stands in for ``write_headers`` of one writer."""
-
-    __slots__ = (
-        "decorators",
-        "headers",
-        "last_calls",
-        "pending",
-        "write_headers",
-        "writer",
-    )
-
-    def __init__(self, writer: AbstractStreamWriter) -> None:
-        self.writer = writer
-        self.write_headers = writer.write_headers
-        self.decorators: list[Decorator] = []
-        self.last_calls: list[LastCall] = []
-        #: The headers that were decorated last, and by how many not yet.
-        self.headers: Headers | None = None
-        self.pending = 0
-
-    def decorate(self, headers: Headers, position: int = 0) -> None:
-        """Let all decorators from the innermost to ``position`` have it."""
-        if headers is not self.headers:
-            self.headers = headers
-            self.pending = len(self.decorators)
-        while self.pending > position:
-            self.pending -= 1
-            self.decorators[self.pending](headers)
-
-    async def __call__(self, status_line: str, headers: Headers) -> None:
-        if self.writer.output_size > 0:
-            raise ClientConnectionResetError("A response was sent already")
-        self.decorate(headers)
-        if self.last_calls:
-            status = int(status_line.split(" ", 2)[1])
-            for call in reversed(self.last_calls):
-                done = call(status, headers)
-                if done is not None:
-                    await done
-        await self.write_headers(status_line, headers)
-
-
-def _sending(writer: AbstractStreamWriter) -> _Sending:
-    sending = writer.write_headers
-    if type(sending) is _Sending:
-        return sending
-    sending = _Sending(writer)
-    # A writer with slots would refuse it. Then what passes the middleware gets
-    # decorated, streams and aiohttp's own errors do not.
     with suppress(AttributeError):
-        writer.write_headers = sending  # type: ignore[method-assign]
-    return sending
+        writer.write_eof = write_eof  # type: ignore[method-assign]
+
+
+def _nothing(headers: Headers) -> None:
+    pass
+
+
+async def _refuse(*args: object, **kwargs: object) -> None:
+    raise ClientConnectionResetError("A response was sent already")
+
+
+def _wrap(
+    writer: AbstractStreamWriter, write_headers: Callable[..., Any], job: Any
+) -> None:
+    """Have the writer write headers by ``write_headers`` from now on.
+
+    What was wrapped last, by the innermost middleware, has the first turn.
+    """
+    try:
+        writer.write_headers = partial(  # type: ignore[method-assign]
+            write_headers, job, writer, writer.write_headers
+        )
+    except AttributeError:
+        pass  # a writer with slots: only what passes by gets decorated
+
+
+async def _decorate_and_write(
+    decorator: Decorator,
+    writer: AbstractStreamWriter,
+    write_headers: WriteHeaders,
+    status_line: str,
+    headers: Headers,
+) -> None:
+    _refuse_a_second_response(writer)
+    decorator(headers)
+    await write_headers(status_line, headers)
+
+
+async def _call_and_write(
+    call: LastCall,
+    writer: AbstractStreamWriter,
+    write_headers: WriteHeaders,
+    status_line: str,
+    headers: Headers,
+) -> None:
+    _refuse_a_second_response(writer)
+    done = call(int(status_line.split(" ", 2)[1]), headers)
+    if done is not None:
+        await done
+    await write_headers(status_line, headers)
+
+
+def _refuse_a_second_response(writer: AbstractStreamWriter) -> None:
+    """aiohttp would write it into the body of the first."""
+    if writer.output_size > 0:
+        raise ClientConnectionResetError("A response was sent already")

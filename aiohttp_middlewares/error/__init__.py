@@ -56,8 +56,9 @@ The handlers that come along
 :func:`debug_error_handler`
     The traceback with its source, as HTML, text or JSON. For development.
 
-They log: what answers 500 and more as an error with its traceback, 4xx as
-information. A handler of your own logs for itself.
+They log: what answers 500 and more as an error with its traceback (a limit
+that was reached, as a warning), 4xx as information. A handler of your own logs
+for itself.
 
 What is left alone
 ==================
@@ -86,13 +87,15 @@ sub-application. ``request["error"]`` of older versions is
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from contextlib import suppress
+from typing import Any, NoReturn, TypeAlias
 
-from aiohttp import ClientConnectionResetError, hdrs, web
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.headers import VARY, add_elements, elements
-from aiohttp_middlewares._core.sending import started
+from aiohttp_middlewares._core.sending import start_over, started
 from aiohttp_middlewares._core.urls import UrlMap
 from aiohttp_middlewares.annotations import ExceptionType, Handler, Middleware
 from aiohttp_middlewares.error._context import (
@@ -101,6 +104,7 @@ from aiohttp_middlewares.error._context import (
     ErrorContext,
     error_context,
     get_error_from_request,
+    is_http,
     logger,
     set_error_to_request,
     status_of,
@@ -223,25 +227,29 @@ async def get_error_response(
         400, such as a redirect.
     """
     try:
-        if _client_left(request, err):
+        if _is_cut(request) and _client_left(request, err):
             # For the access log: what nginx writes for it.
             return web.Response(status=499, reason="Client Closed Request")
-        if isinstance(err, ConnectionAbortedError) and started(request):
-            raise err  # an error middleware further in has been here
-        _must_not_have_started(request, err)
+        if started(request):
+            _abort(err)
+        start_over(request)
         if ignore_exceptions and isinstance(err, ignore_exceptions):
             raise err
-        if isinstance(err, web.HTTPException) and err.status < 400:
+        if is_http(err) and err.status < 400:
             raise err
 
         set_error_to_request(request, err)
         try:
             handler = get_error_handler(request, config) or default_handler
-            response = await _answer(request, err, handler)
+            response = await _answer(request, handler)
         finally:
-            request.pop(REQUEST_ERROR_KEY, None)
-        if isinstance(err, web.HTTPException) and response is not err:
+            with suppress(KeyError):  # a handler may have taken it
+                del request[REQUEST_ERROR_KEY]
+        if is_http(err) and response is not err:
             _keep(err, response)
+            if err is request.match_info.http_exception:
+                # The 404 or 405 of the router is held by the request.
+                err.__traceback__ = None
         return response
     finally:
         # Its traceback refers to frames that refer to it: a cycle that would
@@ -308,34 +316,41 @@ def _check_class(what: str, kind: type) -> None:
         )
 
 
+def _is_cut(request: web.Request) -> bool:
+    transport = request.transport
+    # A write that fails closes it; only the event loop's next turn removes it.
+    return transport is None or transport.is_closing()
+
+
 def _client_left(request: web.Request, err: Exception) -> bool:
     """Whether it failed because there is nobody at the other end."""
-    return request.transport is None and (
-        isinstance(err, ClientConnectionResetError | ConnectionResetError)
+    return (
+        isinstance(err, ConnectionResetError | BrokenPipeError)
+        or type(err) is ConnectionError  # of a write that waited to go on
         or err is request.content.exception()
     )
 
 
-def _must_not_have_started(request: web.Request, err: Exception) -> None:
-    if started(request):
-        # No HTTPException: aiohttp would write that one into the body.
-        raise ConnectionAbortedError(
-            "The handler failed after its response had started"
-        ) from err
+def _abort(err: Exception) -> NoReturn:
+    if isinstance(err, ConnectionAbortedError):
+        raise err  # an error middleware further in has been here
+    # No HTTPException: aiohttp would write that one into the body.
+    raise ConnectionAbortedError(
+        "The handler failed after its response had started"
+    ) from err
 
 
-async def _answer(
-    request: web.Request, err: Exception, handler: Handler
-) -> web.StreamResponse:
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         response = await handler(request)
         if isinstance(response, web.StreamResponse):
             return response
         raise TypeError(f"should return a response, got {response!r}")
-    except web.HTTPException:
-        raise  # an answer as well: a redirect to the login page
     except Exception as exc:
-        _must_not_have_started(request, exc)
+        if started(request):
+            _abort(exc)
+        if is_http(exc):
+            raise  # an answer as well: a redirect to the login page
         facts = logs.facts(request)
         logger.error(
             "The error handler for %(method)s %(path)s failed",
@@ -347,8 +362,8 @@ async def _answer(
 
 
 #: What belongs to the body of the exception, not to the answer.
-_BODY_HEADERS = frozenset(
-    name.lower()
+_BODY_HEADERS = CIMultiDict(
+    (name, "")
     for name in (
         hdrs.CONTENT_ENCODING,
         hdrs.CONTENT_LENGTH,
@@ -362,11 +377,13 @@ def _keep(err: web.HTTPException, response: web.StreamResponse) -> None:
     """Give the answer what the exception bore, as far as it says no other."""
     if response.prepared:
         return
-    given = set(map(str.lower, response.headers))
+    given = response.headers.copy()
     for name, value in err.headers.items():
+        if name in _BODY_HEADERS:
+            continue
         if name.lower() == "vary":
             add_elements(response.headers, VARY, elements([value]))
-        elif name.lower() not in _BODY_HEADERS | given:
+        elif name not in given:
             response.headers.add(name, value)
     for name, morsel in err.cookies.items():
         if name not in response.cookies:

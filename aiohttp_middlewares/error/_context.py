@@ -1,5 +1,6 @@
 """What there is to say of an error."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -44,19 +45,22 @@ def error_context(request: web.Request) -> Iterator[ErrorContext]:
     with, 500 unless the error says otherwise; and the ``data`` to send:
     ``err.data`` when it can be written as JSON, else ``{"detail": message}``.
     """
+    context = describe(request)
+    try:
+        yield context
+    finally:
+        del context  # the traceback of the error may refer to this frame
+
+
+def describe(request: web.Request) -> ErrorContext:
+    """What :func:`error_context` gives."""
     err = get_error_from_request(request)
     status = status_of(err)
     message = _message(err, status)
     data = own_data(err)
-    try:
-        yield ErrorContext(
-            err=err,
-            message=message,
-            status=status,
-            data={"detail": message} if data is None else data,
-        )
-    finally:
-        del err  # its traceback refers to frames that refer to it
+    if data is None:
+        data = {"detail": message}
+    return ErrorContext(err=err, message=message, status=status, data=data)
 
 
 def get_error_from_request(request: web.Request) -> Exception:
@@ -74,9 +78,14 @@ def set_error_to_request(request: web.Request, err: Exception) -> Exception:
     return err
 
 
+def is_http(err: Exception) -> TypeGuard[web.HTTPException]:
+    # isinstance() takes long for a class that has an abstract base.
+    return web.HTTPException in type(err).__mro__
+
+
 def status_of(err: Exception) -> int:
     """The status to answer with."""
-    if isinstance(err, web.HTTPException):
+    if is_http(err):
         return err.status
     status = own_status(err)
     return 500 if status is None else status
@@ -86,8 +95,10 @@ def own_status(err: Exception) -> int | None:
     """``err.status``, where that is the status of an answer of ours.
 
     That another server refused our own request (``aiohttp.ClientError``) says
-    nothing about the visitor's.
+    nothing about the visitor's. But a body that cannot be decoded does.
     """
+    if isinstance(err, web.RequestPayloadError):
+        return 400
     status = _attribute(err, "status")
     if (
         isinstance(status, int)
@@ -102,10 +113,11 @@ def own_status(err: Exception) -> int | None:
 def own_data(err: Exception) -> Any:
     """``err.data``, where it can be written as JSON, else None."""
     data = _attribute(err, "data")
-    try:
-        json.dumps(data)
-    except Exception:  # by whatever is inside
-        return None
+    if data is not None:
+        try:
+            json.dumps(data, allow_nan=False)
+        except Exception:  # by whatever is inside
+            return None
     return data
 
 
@@ -113,6 +125,8 @@ def own_text(err: Exception) -> str | None:
     """The plain text that a developer gave to an ``HTTPException``."""
     if not _has_own_body(err) or err.content_type != "text/plain":
         return None
+    if not isinstance(err.body, bytes | bytearray):
+        return None  # something that may have to be awaited
     try:
         return err.text
     except (UnicodeDecodeError, LookupError):  # not in its charset, or unknown
@@ -126,7 +140,11 @@ def own_body(err: Exception) -> web.Response | None:
     response = web.Response(
         status=err.status,
         body=err.body,
-        headers={"Content-Type": err.headers.get("Content-Type", "")},
+        headers={
+            name: err.headers[name]
+            for name in ("Content-Type", "Content-Encoding")
+            if name in err.headers
+        },
     )
     if err.compression:
         response.enable_compression()
@@ -135,14 +153,21 @@ def own_body(err: Exception) -> web.Response | None:
 
 def log_error(request: web.Request, context: ErrorContext) -> None:
     """As the shipped handlers do."""
-    if context.status < 400:
+    level = logging.ERROR if context.status >= 500 else logging.INFO
+    if context.status == 504 and isinstance(context.err, asyncio.TimeoutError):
+        # The limit of a middleware: half an upload is enough to reach it, and
+        # no client shall write errors to the log.
+        level = logging.WARNING
+    if context.status < 400 or not logger.isEnabledFor(level):
         return
     facts = logs.facts(request, status=context.status)
-    text = "%(method)s %(path)s failed with %(status)s"
-    if context.status >= 500:
-        logger.error(text, facts, exc_info=context.err, extra=facts)
-    else:
-        logger.info(text, facts, extra=facts)
+    logger.log(
+        level,
+        "%(method)s %(path)s failed with %(status)s",
+        facts,
+        exc_info=context.err if level >= logging.WARNING else None,
+        extra=facts,
+    )
 
 
 def phrase(status: int) -> str:
@@ -164,7 +189,7 @@ def _message(err: Exception, status: int) -> str:
 
 
 def _has_own_body(err: Exception) -> TypeGuard[web.HTTPException]:
-    if not isinstance(err, web.HTTPException) or not err.body:
+    if not is_http(err) or not err.body:
         return False
     # What aiohttp gives to those that got none.
     return err.body != f"{err.status}: {err.reason}".encode()

@@ -10,7 +10,8 @@ from aiohttp import web
 from aiohttp_middlewares._core.headers import best_media_type
 from aiohttp_middlewares.error._context import (
     ErrorContext,
-    error_context,
+    describe,
+    is_http,
     log_error,
     own_body,
     own_data,
@@ -29,13 +30,13 @@ async def default_error_handler(request: web.Request) -> web.Response:
     which may tell strangers more than you like: see
     :func:`problem_error_handler`.
     """
-    with error_context(request) as context:
-        log_error(request, context)
-        return own_body(context.err) or web.Response(
-            status=context.status,
-            body=json.dumps(context.data).encode(),
-            headers={"Content-Type": "application/json; charset=utf-8"},
-        )
+    context = describe(request)
+    log_error(request, context)
+    return own_body(context.err) or web.Response(
+        status=context.status,
+        body=json.dumps(context.data).encode(),
+        headers={"Content-Type": "application/json; charset=utf-8"},
+    )
 
 
 async def problem_error_handler(request: web.Request) -> web.Response:
@@ -46,23 +47,25 @@ async def problem_error_handler(request: web.Request) -> web.Response:
     ``HTTPException`` nor has a ``status`` of 400 to 599, is told by the phrase
     of its status alone. A mapping ``err.data`` adds extension members.
     """
-    with error_context(request) as context:
-        log_error(request, context)
-        given = own_body(context.err)
-        if given is not None and given.content_type == PROBLEM_JSON:
-            return given
-        problem = _problem(request, context)
-        return negotiated(
-            request,
-            context.status,
-            {
-                PROBLEM_JSON: lambda: json.dumps(problem),
-                "text/html": lambda: _html(problem),
-                "text/plain": lambda: "{status} {title}\n\n{detail}\n".format(
-                    **problem
-                ),
-            },
-        )
+    context = describe(request)
+    log_error(request, context)
+    given = own_body(context.err)
+    if given is not None and given.content_type == PROBLEM_JSON:
+        given.headers["Cache-Control"] = "no-store"
+        return given
+    problem = _problem(request, context)
+    return negotiated(
+        request,
+        context.status,
+        {
+            PROBLEM_JSON: lambda: json.dumps(problem),
+            "text/html": lambda: _html(problem),
+            "text/plain": lambda: (
+                f"{problem['status']} {problem['title']}\n\n"
+                f"{problem['detail']}\n"
+            ),
+        },
+    )
 
 
 def negotiated(
@@ -70,9 +73,8 @@ def negotiated(
 ) -> web.Response:
     """What the client likes best of some renderings, the first being JSON."""
     json_type = next(iter(offers))
-    chosen = best_media_type(
-        request.headers.get("Accept"), [*offers, "application/json"]
-    )
+    accept = ", ".join(request.headers.getall("Accept", ())) or None
+    chosen = best_media_type(accept, [*offers, "application/json"])
     media_type = chosen if chosen in offers else json_type
     return web.Response(
         status=status,
@@ -90,7 +92,7 @@ def negotiated(
 
 def _problem(request: web.Request, context: ErrorContext) -> dict[str, Any]:
     err, status = context.err, context.status
-    expected = isinstance(err, web.HTTPException) or own_status(err) is not None
+    expected = is_http(err) or own_status(err) is not None
     data = own_data(err) if expected else None
     return {
         **(data if isinstance(data, Mapping) else {}),
