@@ -200,12 +200,11 @@ def public_callables() -> Iterator[tuple[str, Any]]:
                 for method, function in vars(value).items():
                     if not inspect.isfunction(function):
                         continue
-                    if method.startswith("__") and method not in (
-                        "__call__",
-                        "__init__",
+                    # Neither one of Protocol's nor one of dataclass's.
+                    if function.__module__ == name and (
+                        not method.startswith("__")
+                        or method in ("__call__", "__init__")
                     ):
-                        continue  # not ours to hint: a dataclass made it
-                    if function.__module__ == name:  # not one of Protocol's
                         yield f"{name}.{item}.{method}", function
 
 
