@@ -4,13 +4,13 @@ Annotations
 ===========
 
 The types that the public calls of this package use. :data:`Handler` and
-:data:`Middleware` are aliases of our own: aiohttp's hold forward references
-that :func:`typing.get_type_hints` cannot resolve from another module.
+:class:`Middleware` are our own: aiohttp's hold forward references that
+:func:`typing.get_type_hints` cannot resolve from another module.
 """
 
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from aiohttp import web
 from yarl import URL
@@ -46,6 +46,15 @@ UrlDict: TypeAlias = Mapping[Url, str | StrCollection]
 Urls: TypeAlias = UrlCollection | UrlDict
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Middleware: TypeAlias = Callable[
-    [web.Request, Handler], Awaitable[web.StreamResponse]
-]
+
+
+class Middleware(Protocol):
+    """What ``web.Application(middlewares=[...])`` takes.
+
+    aiohttp passes the handler by its name, so that a plain ``Callable`` does
+    not do for those who check their types.
+    """
+
+    def __call__(
+        self, request: web.Request, handler: Handler
+    ) -> Awaitable[web.StreamResponse]: ...
