@@ -195,7 +195,9 @@ def public_callables() -> Iterator[tuple[str, Any]]:
             yield f"{name}.{item}", value
             if inspect.isclass(value):
                 for method, function in vars(value).items():
-                    if inspect.isfunction(function):
+                    if not inspect.isfunction(function):
+                        continue
+                    if function.__module__ == name:  # not one of Protocol's
                         yield f"{name}.{item}.{method}", function
 
 

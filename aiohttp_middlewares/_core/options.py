@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
+from multidict import istr
+
 # RFC 9110 5.6.2: what a method or a field name is made of.
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -90,6 +92,15 @@ def tokens(what: str, of: str, value: object) -> tuple[str, ...]:
             meant = repr(parts) if len(parts) > 1 and "," in item else None
             refuse(ValueError, what, f"a collection of {of}", item, meant=meant)
     return found
+
+
+def header_name(what: str, value: object) -> istr:
+    """The name of one header field."""
+    if not isinstance(value, str):
+        refuse(TypeError, what, "a header name", value)
+    if not TOKEN.fullmatch(value):
+        refuse(ValueError, what, "a header name", value)
+    return istr(value)
 
 
 def methods(what: str, value: object) -> frozenset[str]:
