@@ -89,10 +89,10 @@ from typing import TypeAlias
 
 from aiohttp import web
 from multidict import CIMultiDict, istr
-from yarl import URL
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.headers import VARY, add_elements
+from aiohttp_middlewares._core.origins import ORIGIN, listed_origins
 from aiohttp_middlewares._core.sending import Decorator, decorated
 from aiohttp_middlewares._core.urls import UrlMatcher, match_path
 from aiohttp_middlewares.annotations import (
@@ -373,39 +373,14 @@ def _admission(
     """Whether an origin is admitted."""
     if callable(origins):
         return partial(_ask, origins)
-
-    exact: set[str] = set()
-    wildcards: list[re.Pattern[str]] = []
-    patterns: list[re.Pattern[str]] = []
-    for item in options.items(
+    listed = options.items(
         what, "strings, patterns or URLs", () if origins is None else origins
-    ):
-        if isinstance(item, re.Pattern):
-            if not isinstance(item.pattern, str):
-                options.refuse(TypeError, what, "patterns for str", item)
-            patterns.append(item)
-            continue
-        rule = _origin_rule(what, item)
-        if isinstance(rule, str):
-            exact.add(rule)
-        else:
-            wildcards.append(rule)
-
-    def admits(origin: str, request: web.Request) -> bool:
-        if origin in exact:
-            return True
-        if not (wildcards or patterns) or not _ORIGIN.fullmatch(origin):
-            return False
-        for wildcard in wildcards:
-            if wildcard.fullmatch(origin):
-                return True
-        without_port = _PORT.sub("", origin)
-        for pattern in patterns:
-            if pattern.fullmatch(origin) or pattern.fullmatch(without_port):
-                return True
-        return False
-
-    return admits
+    )
+    if "*" in listed:
+        raise ValueError(
+            f"{what} ['*'] would allow nobody; did you mean allow_all=True?"
+        )
+    return listed_origins(what, listed)
 
 
 def _admits_all(origin: str, request: web.Request) -> bool:
@@ -414,75 +389,13 @@ def _admits_all(origin: str, request: web.Request) -> bool:
 
 def _admits_every_origin(origin: str, request: web.Request) -> bool:
     """But not ``null``, nor what is no origin: it will be said back."""
-    return _ORIGIN.fullmatch(origin) is not None
+    return ORIGIN.fullmatch(origin) is not None
 
 
 def _ask(
     check: OriginCheck, origin: str, request: web.Request
 ) -> bool | Awaitable[bool]:
-    if origin != "null" and not _ORIGIN.fullmatch(origin):
+    if origin != "null" and not ORIGIN.fullmatch(origin):
         return False
     verdict = check(origin, request)
     return verdict if inspect.isawaitable(verdict) else bool(verdict)
-
-
-# What a browser sends: RFC 6454 6.2, in ASCII. Only such a thing may be said
-# back, whatever a pattern lets through.
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
-_PORT = re.compile(r":[0-9]+\Z")
-_DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
-
-
-_RULE = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
-    r"(?P<host>\[[0-9a-f:.]+\]|[^/?#@:\[\]\s]+)"
-    r"(?::(?P<port>[0-9]+|\*))?/?",
-    re.IGNORECASE,
-)
-
-
-def _origin_rule(what: str, item: object) -> str | re.Pattern[str]:
-    """An exact origin as a browser writes it, or a pattern for several."""
-    text = str(item) if isinstance(item, URL) else item
-    if not isinstance(text, str):
-        options.refuse(
-            TypeError, what, "a collection of strings, patterns or URLs", item
-        )
-    if text == "null":
-        return text
-    if text == "*":
-        raise ValueError(
-            f"{what} ['*'] would allow nobody; did you mean allow_all=True?"
-        )
-
-    should = "origins such as 'https://example.com' (scheme, host, port)"
-    found = _RULE.fullmatch(text)
-    if found is None:
-        named = _RULE.match(text) or _RULE.match(f"https://{text}")
-        meant = None if named is None else repr(named[0].rstrip("/"))
-        options.refuse(ValueError, what, should, text, meant=meant)
-    scheme = found["scheme"].lower()
-    port = found["port"]
-    if port == _DEFAULT_PORTS.get(scheme):
-        port = None
-    below = found["host"].startswith("*.")
-    host = _ascii_host(found["host"].removeprefix("*.").lower())
-    if host is None or "*" in host:
-        options.refuse(
-            ValueError, what, f"{should}; '*' only as first label", text
-        )
-    if not below and port != "*":
-        return f"{scheme}://{host}" + (f":{port}" if port else "")
-    names = r"(?:[a-z0-9_-]+\.)+" if below else ""
-    ports = "(?::[0-9]+)?" if port == "*" else f":{port}" if port else ""
-    return re.compile(f"{re.escape(scheme)}://{names}{re.escape(host)}{ports}")
-
-
-def _ascii_host(host: str) -> str | None:
-    """The host as browsers send it: names of other scripts in punycode."""
-    if host.isascii():
-        return host
-    try:
-        return URL.build(scheme="https", host=host).raw_host
-    except ValueError:
-        return None
