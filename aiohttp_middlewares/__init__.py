@@ -24,6 +24,7 @@ from aiohttp_middlewares.https import https_middleware
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
 from aiohttp_middlewares.shield import drain_shielded, shield_middleware
 from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
+from aiohttp_middlewares.trusted_host import trusted_host_middleware
 from aiohttp_middlewares.utils import match_path
 
 __all__ = (
@@ -43,6 +44,7 @@ __all__ = (
     "proxy_headers_middleware",
     "shield_middleware",
     "timeout_middleware",
+    "trusted_host_middleware",
 )
 
 __version__ = "4.0.0.dev0"
