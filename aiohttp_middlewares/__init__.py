@@ -21,6 +21,7 @@ from aiohttp_middlewares.error import (
     problem_error_handler,
 )
 from aiohttp_middlewares.https import https_middleware
+from aiohttp_middlewares.https_redirect import https_redirect_middleware
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
 from aiohttp_middlewares.shield import drain_shielded, shield_middleware
 from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
@@ -39,6 +40,7 @@ __all__ = (
     "error_middleware",
     "get_error_response",
     "https_middleware",
+    "https_redirect_middleware",
     "match_path",
     "problem_error_handler",
     "proxy_headers_middleware",

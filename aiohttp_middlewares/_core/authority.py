@@ -104,7 +104,7 @@ def moved(
     )
     target = request.raw_path
     if not target.startswith("/"):
-        target = "" if target == "*" else str(request.rel_url)
+        target = "" if target == "*" else str(request.rel_url) or "/"
     # A header may hold ASCII only; what was escaped stays as it was.
     sent = target.encode("utf-8", "surrogateescape")
     return URL(
