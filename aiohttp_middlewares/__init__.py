@@ -23,6 +23,10 @@ from aiohttp_middlewares.error import (
 from aiohttp_middlewares.https import https_middleware
 from aiohttp_middlewares.https_redirect import https_redirect_middleware
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
+from aiohttp_middlewares.security_headers import (
+    csp_nonce,
+    security_headers_middleware,
+)
 from aiohttp_middlewares.shield import drain_shielded, shield_middleware
 from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
 from aiohttp_middlewares.trusted_host import trusted_host_middleware
@@ -33,6 +37,7 @@ __all__ = (
     "NON_IDEMPOTENT_METHODS",
     "RequestTimeout",
     "cors_middleware",
+    "csp_nonce",
     "debug_error_handler",
     "default_error_handler",
     "drain_shielded",
@@ -44,6 +49,7 @@ __all__ = (
     "match_path",
     "problem_error_handler",
     "proxy_headers_middleware",
+    "security_headers_middleware",
     "shield_middleware",
     "timeout_middleware",
     "trusted_host_middleware",
