@@ -12,6 +12,7 @@ from aiohttp_middlewares.constants import (
     NON_IDEMPOTENT_METHODS,
 )
 from aiohttp_middlewares.cors import cors_middleware
+from aiohttp_middlewares.csrf import csrf_middleware
 from aiohttp_middlewares.error import (
     debug_error_handler,
     default_error_handler,
@@ -38,6 +39,7 @@ __all__ = (
     "RequestTimeout",
     "cors_middleware",
     "csp_nonce",
+    "csrf_middleware",
     "debug_error_handler",
     "default_error_handler",
     "drain_shielded",
