@@ -7,6 +7,7 @@ Middlewares for ``aiohttp.web`` applications. Each module is one of them and
 holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on.
 """
 
+from aiohttp_middlewares.basic_auth import basic_auth_middleware, get_user
 from aiohttp_middlewares.constants import (
     IDEMPOTENT_METHODS,
     NON_IDEMPOTENT_METHODS,
@@ -37,6 +38,7 @@ __all__ = (
     "IDEMPOTENT_METHODS",
     "NON_IDEMPOTENT_METHODS",
     "RequestTimeout",
+    "basic_auth_middleware",
     "cors_middleware",
     "csp_nonce",
     "csrf_middleware",
@@ -46,6 +48,7 @@ __all__ = (
     "error_context",
     "error_middleware",
     "get_error_response",
+    "get_user",
     "https_middleware",
     "https_redirect_middleware",
     "match_path",
