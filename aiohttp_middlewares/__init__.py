@@ -14,6 +14,7 @@ from aiohttp_middlewares.constants import (
 )
 from aiohttp_middlewares.cors import cors_middleware
 from aiohttp_middlewares.csrf import csrf_middleware
+from aiohttp_middlewares.early_data import HTTPTooEarly, early_data_middleware
 from aiohttp_middlewares.error import (
     debug_error_handler,
     default_error_handler,
@@ -37,6 +38,7 @@ from aiohttp_middlewares.utils import match_path
 __all__ = (
     "IDEMPOTENT_METHODS",
     "NON_IDEMPOTENT_METHODS",
+    "HTTPTooEarly",
     "RequestTimeout",
     "basic_auth_middleware",
     "cors_middleware",
@@ -45,6 +47,7 @@ __all__ = (
     "debug_error_handler",
     "default_error_handler",
     "drain_shielded",
+    "early_data_middleware",
     "error_context",
     "error_middleware",
     "get_error_response",
