@@ -8,6 +8,7 @@ holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on.
 """
 
 from aiohttp_middlewares.basic_auth import basic_auth_middleware, get_user
+from aiohttp_middlewares.body_limit import body_limit_middleware
 from aiohttp_middlewares.constants import (
     IDEMPOTENT_METHODS,
     NON_IDEMPOTENT_METHODS,
@@ -41,6 +42,7 @@ __all__ = (
     "HTTPTooEarly",
     "RequestTimeout",
     "basic_auth_middleware",
+    "body_limit_middleware",
     "cors_middleware",
     "csp_nonce",
     "csrf_middleware",
