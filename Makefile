@@ -14,7 +14,7 @@ help: ## List the targets
 		$(MAKEFILE_LIST)
 
 demo: $(VENV)/.package ## Run the demo application; Ctrl-C stops it
-	$(BIN)/python -m examples.demo
+	$(BIN)/python -m examples.demo $(ARGS)
 
 demo-check: $(VENV)/.package ## Run the scenarios of the demo and check them
 	$(BIN)/python -m examples.demo --check

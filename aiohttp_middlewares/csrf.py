@@ -72,7 +72,7 @@ from aiohttp_middlewares._core.authority import (
     authority_of,
     parse_authority,
 )
-from aiohttp_middlewares._core.origins import listed_origins
+from aiohttp_middlewares._core.origins import Origins
 from aiohttp_middlewares._core.urls import UrlMatcher
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -113,13 +113,14 @@ def csrf_middleware(
     listed = options.items(
         f"{what} trusted_origins", "origins", trusted_origins
     )
-    for everybody in ("*", "null"):  # any page can open a frame of "null"
+    # Any page can open a frame whose origin is null.
+    for everybody in ("*", "null", "file://"):
         if everybody in listed:
             raise ValueError(
                 f"{what} trusted_origins [{everybody!r}] would trust every "
                 "page; list the origins"
             )
-    trusted = listed_origins(f"{what} trusted_origins", listed)
+    trusted = Origins(f"{what} trusted_origins", listed)
     options.flag(f"{what} allow_same_site", allow_same_site)
     ignored = None if ignore is None else UrlMatcher(f"{what} ignore", ignore)
     good_sites = {"same-origin", "none"}
@@ -144,7 +145,7 @@ def csrf_middleware(
         if not origin and not site:
             return await handler(request)
         if origin and (
-            trusted(origin)
+            origin in trusted
             or (
                 not site
                 and _is_own(origin, request.scheme, authority_of(request))

@@ -423,6 +423,11 @@ def test_no_text_but_our_origin_is_ours(origin: str) -> None:
             "trusted_origins ['null'] would trust every page",
         ),
         (
+            {"trusted_origins": ["file://"]},
+            ValueError,
+            "trusted_origins ['file://'] would trust every page",
+        ),
+        (
             {"trusted_origins": ["*"]},
             ValueError,
             "trusted_origins ['*'] would trust every page",

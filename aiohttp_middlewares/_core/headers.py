@@ -7,8 +7,9 @@ from multidict import CIMultiDict, istr
 
 VARY = istr("Vary")
 
-# An element ends at a comma, but not at one inside a quoted string.
-_ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*(?:"|$))+')
+# An element ends at a comma, but not at one inside a quoted string. (What is
+# open at the end is closed there; or else each quote would be tried again.)
+_ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.)*(?:"|\\?\Z))+')
 # RFC 9110 12.4.2: at most three digits.
 _WEIGHT = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 
@@ -59,23 +60,34 @@ def best_media_type(accept: str | None, offers: Sequence[str]) -> str:
 def weighted(accept: str) -> Iterable[tuple[str, float]]:
     """The members of an ``Accept``-like field with their weights, 0 to 1."""
     for element in elements([accept]):
-        media, *parameters = (part.strip() for part in element.split(";"))
-        weight = 1.0
-        for parameter in parameters:
-            name, _, value = parameter.partition("=")
-            if name.lower() == "q":
-                # What is not a weight asks for nothing.
-                weight = float(value) if _WEIGHT.fullmatch(value) else 0.0
-        yield media.lower(), weight
+        media, _, rest = element.partition(";")
+        weight = parameters(rest).get("q", "1")
+        # What is not a weight asks for nothing.
+        yield (
+            media.rstrip().lower(),
+            float(weight) if _WEIGHT.fullmatch(weight) else 0.0,
+        )
 
 
-def parameters(element: str) -> dict[str, str]:
-    """``name=value`` pairs of one element, RFC 9110 5.6.6 and RFC 7239 4."""
+def parameters(text: str) -> dict[str, str]:
+    """``name=value`` pairs between semicolons, with names in lower case.
+
+    RFC 9110 5.6.6, RFC 7239 4. None of them where one is malformed: a quote
+    that a client left open may have swallowed what a proxy appended.
+    """
+    if not _PARAMETERS.fullmatch(text):
+        return {}
     return {
         name.lower(): _UNESCAPE.sub(r"\1", quoted) if quoted else token
-        for name, quoted, token in _PARAMETER.findall(element)
+        for name, quoted, token in _PARAMETER.findall(text)
     }
 
 
-_PARAMETER = re.compile(r'([^\s;="]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]*))')
+_PARAMETER = re.compile(
+    r'([^\s;=",]+)(?:=(?:"((?:[^"\\]|\\.)*)"|([^\s;",]*)))?'
+)
+_PARAMETERS = re.compile(
+    rf"[ \t]*(?:{_PARAMETER.pattern})?"
+    rf"(?:[ \t]*;[ \t]*(?:{_PARAMETER.pattern})?)*[ \t]*"
+)
 _UNESCAPE = re.compile(r"\\(.)")

@@ -6,8 +6,8 @@ factory keeps. A wrong value raises ``TypeError`` or ``ValueError`` with one
 sentence: what it should be, what came, and what was perhaps meant.
 """
 
-import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
@@ -41,7 +41,8 @@ def seconds(what: str, value: object) -> float:
     """A positive, finite number of seconds."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         refuse(TypeError, what, "a number of seconds", value)
-    if not (value > 0 and math.isfinite(value)):
+    # The largest float, as whole numbers know no end.
+    if not 0 < value <= sys.float_info.max:
         refuse(ValueError, what, "a positive, finite number of seconds", value)
     return value
 

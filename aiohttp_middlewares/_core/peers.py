@@ -55,7 +55,7 @@ def _network(what: str, of: str, peer: object) -> Network:
     if not isinstance(peer, str | Address | Network):
         options.refuse(TypeError, what, f"a collection of {of}", peer)
     try:
-        return ipaddress.ip_network(peer)
+        network = ipaddress.ip_network(peer)
     except ValueError:
         meant = None
         with suppress(ValueError):  # host bits set: 10.0.0.1/8
@@ -63,3 +63,8 @@ def _network(what: str, of: str, peer: object) -> Network:
         options.refuse(
             ValueError, what, f"a collection of {of}", peer, meant=meant
         )
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < 96:
+        return network
+    # Addresses are compared as IPv4, see Peers.has().
+    return ipaddress.IPv4Network((int(mapped), network.prefixlen - 96))

@@ -12,15 +12,13 @@ No other module touches the writer.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.web import HTTPException, Response, StreamResponse
 from multidict import CIMultiDict
-
-from aiohttp_middlewares.annotations import Handler
 
 Headers: TypeAlias = CIMultiDict[str]
 #: Changes headers; done again to the same headers, it changes nothing more.
@@ -29,33 +27,38 @@ Decorator: TypeAlias = Callable[[Headers], None]
 LastCall: TypeAlias = Callable[[int, Headers], Awaitable[None] | None]
 WriteHeaders: TypeAlias = Callable[[str, Headers], Awaitable[None]]
 
+#: For isinstance(), which finds the very class of an object quickly.
+RESPONSES = (web.Response, web.StreamResponse)
+
 
 def started(request: web.Request) -> bool:
     """Whether bytes of a response are out, so that no other can be sent."""
     return request.writer.output_size > 0
 
 
-async def decorated(
-    request: web.Request, handler: Handler, decorator: Decorator
-) -> web.StreamResponse:
-    """Await the handler; whatever answers the request gets decorated.
+def start_over(request: web.Request) -> None:
+    """Let another response take the place of one that did not leave.
 
-    When its headers leave; and before that, where an unsent answer passes by
-    here, so that the middlewares outside see them. When they leave, inner
-    middlewares have their turn before outer ones, so that of two that differ
-    the outer one has its way.
+    One that was given up while its headers were composed, by a signal handler
+    that failed or took too long, has told the writer already how its body
+    would come. aiohttp does not take that back: the body of the next would be
+    framed in another way than its headers say.
+    """
+    writer: Any = request.writer
+    with suppress(AttributeError):
+        writer.chunked = False
+        writer._compress = None
+
+
+def before_sending(request: web.Request, decorator: Decorator) -> None:
+    """Have the headers of whatever answers the request decorated.
+
+    When they leave: inner middlewares have their turn before outer ones, so
+    that of two that differ the outer one has its way. A middleware should
+    apply its decorator earlier as well, to what passes by: raised
+    ``web.HTTPException`` and :data:`RESPONSES`. Then those outside see it.
     """
     _wrap(request.writer, _decorate_and_write, decorator)
-    try:
-        response = await handler(request)
-    except HTTPException as exc:
-        decorator(exc.headers)
-        raise
-    # What is no response at all is left for aiohttp to complain of. (Response
-    # comes first, as isinstance() finds the very class of an object quickly.)
-    if isinstance(response, (Response, StreamResponse)):
-        decorator(response.headers)
-    return response
 
 
 def on_last_call(request: web.Request, call: LastCall) -> None:
@@ -73,11 +76,26 @@ def only_one_response(request: web.Request) -> None:
     aiohttp would send it, into the body of the first one or in place of the
     answer to the next request.
     """
-    _wrap(request.writer, _decorate_and_write, _nothing)
+    writer = request.writer
+    _wrap(writer, _decorate_and_write, _nothing)
+    end = writer.write_eof
+
+    async def write_eof(chunk: bytes = b"") -> None:
+        # Whoever has prepared another one meanwhile may only write_eof(),
+        # which the writer ignores the second time.
+        writer.write = _refuse  # type: ignore[method-assign]
+        await end(chunk)
+
+    with suppress(AttributeError):
+        writer.write_eof = write_eof  # type: ignore[method-assign]
 
 
 def _nothing(headers: Headers) -> None:
     pass
+
+
+async def _refuse(*args: object, **kwargs: object) -> None:
+    raise ClientConnectionResetError("A response was sent already")
 
 
 def _wrap(

@@ -121,31 +121,37 @@ class _Patterns(Generic[T]):
 
 
 def _can_be_joined(pattern: re.Pattern[str]) -> bool:
-    # Flags and groups count for a whole pattern, so neither survives a join.
-    return pattern.flags == re.UNICODE and pattern.groups == 0
+    # Flags and groups count for a whole pattern, so neither survives a join;
+    # of flags "(?u)", which changes nothing, is the one that does not show.
+    return (
+        pattern.flags == re.UNICODE
+        and pattern.groups == 0
+        and "(?u" not in pattern.pattern
+    )
 
 
 def _compiled(what: str, rule: object) -> str | re.Pattern[str]:
     should = f"a collection of {_OF}"
-    if isinstance(rule, URL):
+    if isinstance(rule, URL) and rule.path_safe.startswith("/"):
         return rule.path_safe
     if isinstance(rule, re.Pattern):
         if not isinstance(rule.pattern, str):
             options.refuse(TypeError, what, should, rule)
         return rule
-    if not isinstance(rule, str):
+    if not isinstance(rule, str | URL):
         options.refuse(TypeError, what, should, rule)
-    if not rule.startswith("/"):
-        # Such a string fits no request: it was meant as a pattern, or the
-        # slash was forgotten.
-        meant = repr("/" + rule)
-        if re.search(r"[\\*+?^$()|\[]", rule):
-            meant = "any path" if rule == "*" else f"re.compile({rule!r})"
+    text = str(rule)
+    if not text.startswith("/"):
+        # It fits no request: it was meant as a pattern, or the slash was
+        # forgotten.
+        meant = repr("/" + text)
+        if re.search(r"[\\*+?^$()|\[]", text):
+            meant = "any path" if text == "*" else f"re.compile({text!r})"
         options.refuse(
             ValueError, what, "a path that starts with '/'", rule, meant=meant
         )
     # `path_safe` keeps %2F and %25 as they are and decodes the rest.
-    return re.sub("%(?!2F|25)", "%25", rule)
+    return re.sub("%(?!2F|25)", "%25", text.replace("%2f", "%2F"))
 
 
 # -- What upstream's ``utils`` offers: no compiling, no complaint. ------------

@@ -1,0 +1,706 @@
+"""Headers at the last moment: what all header middlewares stand on."""
+
+import asyncio
+import gc
+import gzip
+import re
+import weakref
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from aiohttp import ClientConnectionResetError, web
+from aiohttp.http_writer import StreamWriter
+from multidict import CIMultiDict
+from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
+from raw import head, raw
+
+from aiohttp_middlewares._core.headers import VARY, add_elements
+from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.sending import (
+    RESPONSES,
+    Decorator,
+    before_sending,
+    on_last_call,
+    only_one_response,
+    start_over,
+    started,
+)
+from aiohttp_middlewares.annotations import Handler, Middleware
+
+GET = b"GET %b HTTP/1.1\r\nHost: a.example\r\n%b\r\n"
+LAST = b"Connection: close\r\n"
+
+
+async def decorated(
+    request: web.Request, handler: Handler, decorator: Decorator
+) -> web.StreamResponse:
+    """What a middleware does that decorates headers."""
+    before_sending(request, decorator)
+    try:
+        response = await handler(request)
+    except web.HTTPException as exc:
+        decorator(exc.headers)
+        raise
+    if isinstance(response, RESPONSES):
+        decorator(response.headers)
+    return response
+
+
+def marks(name: str) -> Middleware:
+    """A middleware that leaves its mark on each answer, and says so last.
+
+    A decorator may be called again for the same headers, a last call not.
+    """
+
+    def mark(headers: CIMultiDict[str]) -> None:
+        if name not in headers.getall("X-Mark", []):
+            headers.add("X-Mark", name)
+        headers["X-Word"] = name
+
+    def last(status: int, headers: CIMultiDict[str]) -> None:
+        assert headers["X-Word"] == name  # its own decorator was there before
+        headers.add("X-Last", f"{name} {status}")
+
+    @web.middleware
+    async def marks(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        on_last_call(request, last)
+        return await decorated(request, handler, mark)
+
+    return marks
+
+
+@web.middleware
+async def clones(request: web.Request, handler: Handler) -> web.StreamResponse:
+    return await handler(request.clone(scheme="https"))
+
+
+# What answers
+# ============
+
+
+async def returned(request: web.Request) -> web.Response:
+    return web.Response(text="hello")
+
+
+async def compressed(request: web.Request) -> web.Response:
+    response = web.Response(text="hello" * 100)
+    response.enable_compression()
+    return response
+
+
+async def without_body(request: web.Request) -> web.Response:
+    return web.Response(status=204)
+
+
+async def raised(request: web.Request) -> web.Response:
+    redirect = web.HTTPFound("/elsewhere")
+    redirect.set_cookie("seen", "yes")
+    raise redirect
+
+
+async def prepared(request: web.Request) -> web.Response:
+    response = web.Response(text="hello")
+    await response.prepare(request)
+    return response
+
+
+async def streamed(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    if request.method != "HEAD":  # aiohttp would send it all the same
+        await response.write(b"hello")
+    return response
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    await response.write(b"data: 1\n\n")
+    await response.write_eof()
+    return response
+
+
+async def file(request: web.Request) -> web.FileResponse:
+    return web.FileResponse(__file__)
+
+
+async def websocket(request: web.Request) -> web.WebSocketResponse:
+    ws = web.WebSocketResponse()
+    await ws.prepare(request)
+    await ws.receive()
+    return ws
+
+
+async def unhandled(request: web.Request) -> web.Response:
+    raise ZeroDivisionError
+
+
+async def timed_out(request: web.Request) -> web.Response:
+    raise asyncio.TimeoutError
+
+
+async def late(request: web.Request) -> web.Response:
+    """Prepared, but nothing sent yet: aiohttp's 500 takes its place."""
+    await web.Response(text="hello").prepare(request)
+    raise ZeroDivisionError
+
+
+async def nothing(request: web.Request) -> web.Response:
+    return None  # type: ignore[return-value]
+
+
+UPGRADE = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Key": "MTIzNDU2Nzg5MDEyMzQ1Ng==",
+    "Sec-WebSocket-Version": "13",
+}
+#: Method, path, and the status of the answer.
+REQUESTS = [
+    ("GET", "/returned", 200),
+    ("HEAD", "/returned", 200),
+    ("GET", "/compressed", 200),
+    ("GET", "/without_body", 204),
+    ("GET", "/raised", 302),
+    ("GET", "/prepared", 200),
+    ("GET", "/streamed", 200),
+    ("HEAD", "/streamed", 200),
+    ("GET", "/events", 200),
+    ("GET", "/file", 200),
+    ("HEAD", "/file", 200),
+    ("GET", "/websocket", 101),
+    ("GET", "/no-such-page", 404),
+    ("POST", "/returned", 405),
+    ("GET", "/unhandled", 500),
+    ("GET", "/nothing", 500),
+    ("GET", "/timed_out", 504),
+]
+
+
+def application(*middlewares: Middleware) -> web.Application:
+    app = web.Application(middlewares=middlewares)
+    for handler in (
+        returned,
+        compressed,
+        without_body,
+        raised,
+        prepared,
+        streamed,
+        events,
+        file,
+        websocket,
+        unhandled,
+        timed_out,
+        late,
+        nothing,
+    ):
+        app.router.add_get(f"/{handler.__name__}", handler)
+    return app
+
+
+def nested(app: web.Application, *middlewares: Middleware) -> web.Application:
+    root = web.Application(middlewares=middlewares)
+    root.add_subapp("/sub", app)
+    return root
+
+
+OUTER, INNER = marks("outer"), marks("inner")
+PLACES: dict[str, Callable[[], tuple[str, web.Application]]] = {
+    "root": lambda: ("", application(OUTER, INNER)),
+    "sub": lambda: ("/sub", nested(application(OUTER, INNER))),
+    "both": lambda: ("/sub", nested(application(INNER), OUTER)),
+    "clone outside": lambda: ("", application(clones, OUTER, INNER)),
+    "clone inside": lambda: ("", application(OUTER, INNER, clones)),
+    "clones": lambda: (
+        "/sub",
+        nested(application(clones, INNER, clones), clones, OUTER),
+    ),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("method", "path", "status"), REQUESTS)
+async def test_every_answer_is_decorated_inside_out_and_has_its_last_calls_once(
+    aiohttp_client: AiohttpClient,
+    method: str,
+    path: str,
+    status: int,
+    place: str,
+) -> None:
+    prefix, app = PLACES[place]()
+    client = await aiohttp_client(app)
+    async with client.request(
+        method,
+        prefix + path,
+        allow_redirects=False,
+        headers=UPGRADE if status == 101 else None,
+    ) as response:
+        assert response.status == status
+        assert response.headers.getall("X-Mark") == ["inner", "outer"]
+        assert response.headers.getall("X-Word") == ["outer"]
+        assert response.headers.getall("X-Last") == [
+            f"inner {status}",
+            f"outer {status}",
+        ]
+        if status == 101:
+            response.close()
+        if path == "/raised":
+            assert response.cookies["seen"].value == "yes"
+            assert response.headers["Location"] == "/elsewhere"
+
+
+async def test_answer_is_as_it_was_but_for_the_decoration(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    bare = await aiohttp_server(application())
+    marked = await aiohttp_server(application(marks("outer")))
+    for method, path, status in REQUESTS:
+        if status == 101:
+            continue
+        sent = GET.replace(b"GET", method.encode()) % (path.encode(), LAST)
+        expected = head(await raw(bare, sent))
+        answer = head(await raw(marked, sent))
+        assert answer.headers.popall("X-Mark") == ["outer"]
+        assert answer.headers.popall("X-Word") == ["outer"]
+        assert answer.headers.popall("X-Last") == [f"outer {status}"]
+        answer.headers["Date"] = expected.headers["Date"]
+        assert list(answer.headers.items()) == list(expected.headers.items())
+        assert answer == expected
+
+
+async def test_middlewares_outside_see_the_headers_of_what_is_not_sent_yet(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    seen: list[tuple[bool, list[str]]] = []
+
+    @web.middleware
+    async def outside(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        try:
+            response = await handler(request)
+        except web.HTTPException as exc:
+            seen.append((exc.prepared, exc.headers.getall("X-Mark")))
+            raise
+        seen.append((response.prepared, response.headers.getall("X-Mark")))
+        return response
+
+    client = await aiohttp_client(application(outside, OUTER, INNER))
+    for path in ("/returned", "/raised", "/no-such-page", "/streamed"):
+        await client.get(path, allow_redirects=False)
+    early = (False, ["inner", "outer"])
+    assert seen == [early, early, early, (True, ["inner", "outer"])]
+
+
+@pytest.mark.parametrize("path", ["/returned", "/raised", "/unhandled"])
+async def test_answer_that_takes_the_place_of_another_is_decorated_by_all(
+    aiohttp_client: AiohttpClient, path: str
+) -> None:
+    @web.middleware
+    async def replaces(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        try:
+            await handler(request)
+        except Exception as exc:
+            raise web.HTTPConflict from exc
+        return web.Response(status=409)
+
+    client = await aiohttp_client(
+        application(marks("outer"), replaces, marks("inner"))
+    )
+    response = await client.get(path)
+    assert response.status == 409
+    assert sorted(response.headers.getall("X-Mark")) == ["inner", "outer"]
+    assert response.headers.getall("X-Word") == ["outer"]
+    assert response.headers.getall("X-Last") == ["inner 409", "outer 409"]
+
+
+async def test_answer_that_was_prepared_and_not_sent_gives_way_to_the_next(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    client = await aiohttp_client(application(OUTER, INNER))
+    response = await client.get("/late")
+    assert response.status == 500
+    assert response.headers.getall("X-Mark") == ["inner", "outer"]
+    assert response.headers.getall("X-Last") == ["inner 500", "outer 500"]
+
+
+async def test_nothing_reaches_the_next_request_of_a_connection(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    marking = marks("outer")
+
+    @web.middleware
+    async def sometimes(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        if "mark" in request.query:
+            return await marking(request, handler)
+        return await handler(request)
+
+    server = await aiohttp_server(application(sometimes))
+    paths = [b"/streamed?mark", b"/returned", b"/raised?mark", b"/no-such-page"]
+    sent = [GET % (path, b"") for path in paths]
+    received = await raw(server, b"".join([*sent, GET % (b"/events", LAST)]))
+    assert re.findall(rb"HTTP/1.1 (\d+)|X-Mark: (\w+)", received) == [
+        (b"200", b""),
+        (b"", b"outer"),
+        (b"200", b""),
+        (b"302", b""),
+        (b"", b"outer"),
+        (b"404", b""),
+        (b"200", b""),
+    ]
+
+
+async def test_vary_of_a_compressed_file_is_kept(
+    aiohttp_client: AiohttpClient, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("plain")
+    (tmp_path / "page.html.gz").write_bytes(gzip.compress(b"small"))
+
+    async def show(request: web.Request) -> web.FileResponse:
+        return web.FileResponse(page)
+
+    def vary(headers: CIMultiDict[str]) -> None:
+        add_elements(headers, VARY, ["Origin"])
+
+    @web.middleware
+    async def varies(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        return await decorated(request, handler, vary)
+
+    app = web.Application(middlewares=[varies, varies])
+    app.router.add_get("/", show)
+    client = await aiohttp_client(app)
+    response = await client.get("/", headers={"Accept-Encoding": "gzip"})
+    assert await response.text() == "small"
+    assert response.headers.getall("Vary") == ["Accept-Encoding, Origin"]
+    response = await client.get("/", headers={"Accept-Encoding": "identity"})
+    assert response.headers.getall("Vary") == ["Origin"]
+
+
+# The last call
+# =============
+
+
+async def test_last_call_may_wait_and_has_the_last_word(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    calls: list[str] = []
+
+    async def saves(status: int, headers: CIMultiDict[str]) -> None:
+        await asyncio.sleep(0)
+        assert "Server" in headers
+        headers.add("Set-Cookie", "session=1")
+        calls.append("saves")
+
+    def removes(status: int, headers: CIMultiDict[str]) -> None:
+        del headers["Server"]
+        calls.append("removes")
+
+    def calls_last(
+        call: Callable[[int, CIMultiDict[str]], Awaitable[None] | None],
+    ) -> Middleware:
+        @web.middleware
+        async def middleware(
+            request: web.Request, handler: Handler
+        ) -> web.StreamResponse:
+            on_last_call(request, call)
+            return await handler(request)
+
+        return middleware
+
+    client = await aiohttp_client(
+        application(calls_last(removes), calls_last(saves))
+    )
+    for method, path, status in REQUESTS:
+        if status == 101:
+            continue
+        calls.clear()
+        response = await client.request(method, path, allow_redirects=False)
+        assert calls == ["saves", "removes"]
+        assert "Server" not in response.headers
+        assert "session=1" in response.headers.getall("Set-Cookie")
+
+
+# One response and no more
+# ========================
+
+
+async def two_responses(request: web.Request) -> web.StreamResponse:
+    await streamed(request)
+    second = web.StreamResponse()
+    await second.prepare(request)
+    return second
+
+
+async def stream_then_raise(request: web.Request) -> web.StreamResponse:
+    await streamed(request)
+    raise web.HTTPConflict
+
+
+async def socket_then_raise(request: web.Request) -> web.StreamResponse:
+    ws = web.WebSocketResponse()
+    await ws.prepare(request)
+    raise web.HTTPConflict
+
+
+async def sized_then_raise(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    await response.prepare(request)
+    raise web.HTTPConflict
+
+
+@web.middleware
+async def guards(request: web.Request, handler: Handler) -> web.StreamResponse:
+    only_one_response(request)
+    return await handler(request)
+
+
+@pytest.mark.parametrize("middleware", [guards, marks("outer")])
+@pytest.mark.parametrize(
+    "handler",
+    [two_responses, stream_then_raise, socket_then_raise, sized_then_raise],
+)
+async def test_second_response_is_not_sent_and_the_connection_is_closed(
+    aiohttp_server: AiohttpServer, handler: Handler, middleware: Middleware
+) -> None:
+    app = web.Application(middlewares=[middleware])
+    app.router.add_get("/", handler)
+    server = await aiohttp_server(app)
+    upgrade = "".join(f"{k}: {v}\r\n" for k, v in UPGRADE.items()).encode()
+    socket = handler is socket_then_raise
+    received = await raw(
+        server,
+        GET % (b"/", upgrade) if socket else GET % (b"/", b"") * 2,
+    )
+    assert received.count(b"HTTP/1.1") == 1
+    assert b"Conflict" not in received
+    # Somebody who reads a stream can tell that its end is missing.
+    assert not received.endswith(b"\r\n0\r\n\r\n")
+
+
+async def test_handler_is_told_that_its_second_response_was_refused(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    refused: list[Exception] = []
+
+    @web.middleware
+    async def listens(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ClientConnectionResetError as exc:
+            refused.append(exc)
+            raise
+
+    app = web.Application(middlewares=[guards, listens])
+    app.router.add_get("/", two_responses)
+    client = await aiohttp_client(app)
+    response = await client.get("/")
+    assert await response.content.read(5) == b"hello"
+    assert [str(exc) for exc in refused] == ["A response was sent already"]
+
+
+async def test_answer_in_place_of_a_stream_that_never_left_is_framed_right(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    async def fail(request: web.Request, response: web.StreamResponse) -> None:
+        if response.status == 200:
+            raise ZeroDivisionError
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_compression(web.ContentCoding.deflate)
+        await response.prepare(request)
+        return response
+
+    @web.middleware
+    async def answers(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ZeroDivisionError:
+            start_over(request)
+            return web.Response(status=500, text="sorry")
+
+    app = web.Application(middlewares=[answers])
+    app.on_response_prepare.append(fail)
+    app.router.add_get("/", stream)
+    server = await aiohttp_server(app)
+    answer = head(await raw(server, GET % (b"/", LAST)))
+    assert (answer.status, answer.rest) == (500, b"sorry")
+    assert answer.headers.getall("Content-Length") == ["5"]
+
+
+async def test_late_bytes_of_a_prepared_response_are_refused(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    given_up, refused = asyncio.Event(), asyncio.Event()
+
+    async def handler(request: web.Request) -> web.Response:
+        response = web.Response(text="hello")
+        await response.prepare(request)
+        await given_up.wait()
+        with pytest.raises(ClientConnectionResetError, match="already"):
+            await response.write(b"late")
+        await response.write_eof()
+        refused.set()
+        return response
+
+    @web.middleware
+    async def gives_up(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        if request.path != "/":
+            # A later request on the same connection.
+            given_up.set()
+            await refused.wait()
+            return web.Response(text="later")
+        abandoned.append(asyncio.ensure_future(handler(request)))
+        await asyncio.sleep(0)
+        only_one_response(request)
+        return web.Response(text="given up")
+
+    abandoned: list[asyncio.Future[web.StreamResponse]] = []
+    app = web.Application(middlewares=[gives_up])
+    app.router.add_get("/", handler)
+    server = await aiohttp_server(app)
+    received = await raw(
+        server, GET % (b"/", b"") + GET % (b"/later", LAST), limit=20
+    )
+    first = head(received)
+    assert first.rest.startswith(b"given upHTTP/1.1 200 OK")
+    assert head(first.rest[len("given up") :]).rest == b"later"
+    await abandoned[0]
+
+
+async def test_started_tells_when_there_is_no_way_back(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append(("before", started(request)))
+        await web.Response(text="not sent").prepare(request)
+        seen.append(("prepared response", started(request)))
+        response = web.StreamResponse()
+        await response.prepare(request)
+        seen.append(("prepared stream", started(request)))
+        return response
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    client = await aiohttp_client(app)
+    await client.get("/")
+    assert seen == [
+        ("before", False),
+        ("prepared response", False),
+        ("prepared stream", True),
+    ]
+
+
+async def test_100_continue_is_no_response(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    seen: list[bool] = []
+
+    async def upload(request: web.Request) -> web.Response:
+        seen.append(started(request))
+        return web.Response(text=await request.text())
+
+    app = web.Application(middlewares=[OUTER, INNER])
+    app.router.add_post("/", upload)
+    server = await aiohttp_server(app)
+    received = await raw(
+        server,
+        b"POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 4\r\n"
+        b"Expect: 100-continue\r\nConnection: close\r\n\r\nbody",
+    )
+    interim, _, final = received.partition(b"\r\n\r\n")
+    assert interim == b"HTTP/1.1 100 Continue"
+    assert seen == [False]
+    assert head(final).headers.getall("X-Mark") == ["inner", "outer"]
+    assert head(final).rest == b"body"
+
+
+# Where the writer cannot be wrapped, and what is left behind
+# ===========================================================
+
+
+class Refusing(StreamWriter):
+    """A writer as it may come: it takes no new attribute."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "write_headers":
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+@web.middleware
+async def refuses(request: web.Request, handler: Handler) -> web.StreamResponse:
+    request.writer.__class__ = Refusing
+    return await handler(request)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "decoration"),
+    [
+        ("/returned", 200, ["inner", "outer"]),
+        ("/raised", 302, ["inner", "outer"]),
+        ("/no-such-page", 404, ["inner", "outer"]),
+        ("/streamed", 200, []),
+        ("/unhandled", 500, []),
+        ("/nothing", 500, []),
+    ],
+)
+async def test_writer_that_cannot_be_wrapped_still_sends(
+    aiohttp_client: AiohttpClient,
+    path: str,
+    status: int,
+    decoration: list[str],
+) -> None:
+    client = await aiohttp_client(application(refuses, OUTER, INNER))
+    response = await client.get(path, allow_redirects=False)
+    assert response.status == status
+    assert response.headers.getall("X-Mark", []) == decoration
+
+
+HELD = request_key("held", object)
+
+
+async def test_what_a_request_held_is_free_without_the_garbage_collector(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    class Held:
+        """What a handler loads."""
+
+    held: list[weakref.ref[Held]] = []
+
+    @web.middleware
+    async def holds(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        thing = Held()
+        held.append(weakref.ref(thing))
+        request[HELD] = thing
+        return await handler(request)
+
+    client = await aiohttp_client(application(holds, OUTER, INNER))
+    gc.disable()
+    try:
+        # aiohttp holds a request until its connection has the next one.
+        for path in ("/returned", "/streamed", "/events", "/file", "/returned"):
+            await client.get(path)
+        assert [thing() is None for thing in held[:4]] == [True] * 4
+    finally:
+        gc.enable()
