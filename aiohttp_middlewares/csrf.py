@@ -82,6 +82,7 @@ from aiohttp_middlewares.annotations import (
 )
 
 SEC_FETCH_SITE = istr("Sec-Fetch-Site")
+UPGRADE = istr("Upgrade")
 
 logger = logging.getLogger(__name__)
 
@@ -134,8 +135,7 @@ def csrf_middleware(
         headers = request.headers
         # TRACE would be safe for RFC 9110 9.2.1; no browser sends it.
         if request.method in _SAFE_METHODS and not (
-            hdrs.UPGRADE in headers
-            and "websocket" in headers[hdrs.UPGRADE].lower()
+            UPGRADE in headers and "websocket" in headers[UPGRADE].lower()
         ):
             return await handler(request)
         site = headers.get(SEC_FETCH_SITE)

@@ -84,6 +84,7 @@ import ipaddress
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from itertools import islice, tee
 from typing import NamedTuple
 
@@ -159,6 +160,14 @@ def proxy_headers_middleware(
             f"{what} client_ip_header", client_ip_header
         )
         names.append(client_ip)
+    # Proxies are few, and visitors mostly send more than one request.
+    hop = lru_cache(maxsize=1024)(
+        partial(
+            _hop,
+            _node if family == "forwarded" and client_ip is None else _address,
+            peers,
+        )
+    )
     warned = False
 
     @web.middleware
@@ -177,14 +186,15 @@ def proxy_headers_middleware(
 
         reports = read(headers)
         if client_ip is None:
-            client, depth = _walk(reports.hops, peers, count)
+            client, depth = _walk(reports.hops, hop, count)
         else:
             lines = headers.getall(client_ip, ())
-            client, depth = _address(lines[-1]) if lines else None, 1
+            found = hop(lines[-1]) if lines else None
+            client, depth = None if found is None else found.address, 1
 
         changes: DictStrStr = {}
-        if client is not None and str(client) != request.remote:
-            changes["remote"] = str(client)
+        if client is not None and client != request.remote:
+            changes["remote"] = client
         scheme = _SCHEMES.get((_last(reports.protos, depth) or "").lower())
         if scheme is not None and scheme != request.scheme:
             changes["scheme"] = scheme
@@ -217,14 +227,14 @@ class _Reports(NamedTuple):
     All are read no further than they are believed.
     """
 
-    hops: Iterator[Address | None]
+    hops: Iterator[str]
     protos: Iterator[str | None]
     hosts: Iterator[str | None]
 
 
 def _read_x_forwarded(headers: CIMultiDictProxy[str]) -> _Reports:
     return _Reports(
-        map(_address, _nearest_first(headers, X_FORWARDED_FOR)),
+        _nearest_first(headers, X_FORWARDED_FOR),
         _nearest_first(headers, X_FORWARDED_PROTO),
         _nearest_first(headers, X_FORWARDED_HOST),
     )
@@ -246,7 +256,7 @@ def _read_forwarded(headers: CIMultiDictProxy[str]) -> _Reports:
     elements = _well_formed(headers.getall(hdrs.FORWARDED, ()))
     hops, protos, hosts = tee(elements, 3)
     return _Reports(
-        (_node(element.get("for", "")) for element in hops),
+        (element.get("for", "") for element in hops),
         (element.get("proto") for element in protos),
         (element.get("host") for element in hosts),
     )
@@ -338,17 +348,34 @@ def _address(text: str) -> Address | None:
     return _node(text)
 
 
+class _Hop(NamedTuple):
+    address: str
+    trusted: bool
+
+
+def _hop(
+    parse: Callable[[str], Address | None], peers: Peers | None, text: str
+) -> _Hop | None:
+    address = parse(text)
+    if address is None:
+        return None
+    return _Hop(str(address), peers is None or peers.has(address))
+
+
 def _walk(
-    hops: Iterable[Address | None], peers: Peers | None, count: int | None
-) -> tuple[Address | None, int]:
+    hops: Iterable[str],
+    read: Callable[[str], _Hop | None],
+    count: int | None,
+) -> tuple[str | None, int]:
     """The client, and how many of the reports led to it."""
     client, depth = None, 0
-    for hop in hops:
+    for text in hops:
+        hop = read(text)
         if hop is None:
             break
-        client = hop
+        client = hop.address
         depth += 1
-        if depth == count or not (peers is None or peers.has(hop)):
+        if depth == count or not hop.trusted:
             break
     else:
         if count is not None:

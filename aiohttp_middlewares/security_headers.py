@@ -71,6 +71,7 @@ import logging
 import re
 import secrets
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import TypeAlias
 
 from aiohttp import web
@@ -78,7 +79,7 @@ from multidict import CIMultiDict, istr
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.keys import request_key
-from aiohttp_middlewares._core.sending import on_last_call
+from aiohttp_middlewares._core.sending import LastCall, on_last_call
 from aiohttp_middlewares._core.urls import UrlMatcher
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -211,7 +212,7 @@ def security_headers_middleware(
             f"{what} content_security_policy", content_security_policy
         ).split("{nonce}")
     )
-    if policy is not None and len(policy) == 1:
+    if policy is not None and len(policy) == 1:  # one for all requests
         always.append((policy_name, policy[0]))
         without_tls.append((policy_name, policy[0]))
         policy = None
@@ -219,6 +220,8 @@ def security_headers_middleware(
         istr(name)
         for name in options.tokens(f"{what} remove", "header names", remove)
     ]
+    by_https: LastCall = partial(_secure, always, removed)
+    by_http: LastCall = partial(_secure, without_tls, removed)
     ignored = None if ignore is None else UrlMatcher(f"{what} ignore", ignore)
 
     @web.middleware
@@ -230,18 +233,9 @@ def security_headers_middleware(
             request.method, request.rel_url.path_safe
         ):
             return await handler(request)
-        fixed = always if request.scheme == "https" else without_tls
-
-        def secure(status: int, headers: CIMultiDict[str]) -> None:
-            for name, value in fixed:
-                if name not in headers:
-                    headers[name] = value
-            if policy is not None and policy_name not in headers:
-                headers[policy_name] = nonce.value.join(policy)
-            for name in removed:
-                if name in headers:
-                    del headers[name]
-
+        secure = by_https if request.scheme == "https" else by_http
+        if policy is not None:
+            secure = partial(_add_policy, secure, policy_name, policy, nonce)
         # aiohttp adds Server when all else is done.
         on_last_call(request, secure)
         return await handler(request)
@@ -278,6 +272,33 @@ class _Nonce:
             # CSP Level 3 7.1: at least 128 bits, new for each answer.
             self._value = secrets.token_urlsafe(16)
         return self._value
+
+
+def _secure(
+    fixed: list[tuple[istr, str]],
+    removed: list[istr],
+    status: int,
+    headers: CIMultiDict[str],
+) -> None:
+    for name, value in fixed:
+        if name not in headers:
+            headers[name] = value
+    for name in removed:
+        if name in headers:
+            del headers[name]
+
+
+def _add_policy(
+    secure: LastCall,
+    name: istr,
+    policy: list[str],
+    nonce: _Nonce,
+    status: int,
+    headers: CIMultiDict[str],
+) -> None:
+    if name not in headers:
+        headers[name] = nonce.value.join(policy)
+    secure(status, headers)
 
 
 _NONCE = request_key("aiohttp_middlewares.csp_nonce", _Nonce)

@@ -114,34 +114,30 @@ def trusted_host_middleware(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         text = authority_text(request)
-        if text is not None:
-            allowed, reason, www = verdict(text)
-            if allowed:
-                return await handler(request)
-        else:
-            reason, www = "it has no host, or several", None
-        if ignored is not None and ignored(
-            request.method, request.rel_url.path_safe
+        said = _MISSING if text is None else verdict(text)
+        if said is _ALLOWED or (
+            ignored is not None
+            and ignored(request.method, request.rel_url.path_safe)
         ):
             return await handler(request)
-        if www is not None and www_redirect:
-            location = moved(request, request.scheme, www.host, www.port)
+        if said.www is not None and www_redirect:
+            location = moved(request, request.scheme, *said.www)
             raise web.HTTPTemporaryRedirect(location)
-        logs.refused(logger, request, reason)
+        logs.refused(logger, request, said.reason)
         raise web.HTTPBadRequest(text="Invalid host header")
 
     return trusted_host
 
 
 class _Verdict(NamedTuple):
-    allowed: bool
-    reason: str = ""
+    reason: str
     www: Authority | None = None  #: where the same is allowed
 
 
-_ALLOWED = _Verdict(True)
-_MALFORMED = _Verdict(False, "its host is malformed")
-_NOT_LISTED = _Verdict(False, "its host is not listed")
+_ALLOWED = _Verdict("")
+_MISSING = _Verdict("it has no host, or several")
+_MALFORMED = _Verdict("its host is malformed")
+_NOT_LISTED = _Verdict("its host is not listed")
 
 
 class _Hosts:
@@ -184,7 +180,7 @@ class _Hosts:
             return _ALLOWED
         www = f"www.{host}"
         if www in self.names:
-            return _Verdict(False, "", authority._replace(host=www))
+            return _Verdict(_NOT_LISTED.reason, authority._replace(host=www))
         return _NOT_LISTED
 
 

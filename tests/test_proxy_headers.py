@@ -5,6 +5,7 @@ import logging
 import re
 import socket
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -313,10 +314,14 @@ async def test_forwarded_is_read_as_rfc_7239_says(
 async def test_header_with_one_address_counts_alone(
     aiohttp_client: AiohttpClient, fields: Fields, remote: str
 ) -> None:
-    text = await seen(
-        aiohttp_client, fields, client_ip_header="CF-Connecting-IP"
-    )
-    assert text == f"{remote} http://h.example/"
+    for family in ("x-forwarded", "forwarded"):
+        text = await seen(
+            aiohttp_client,
+            fields,
+            family=family,
+            client_ip_header="CF-Connecting-IP",
+        )
+        assert text == f"{remote} http://h.example/"
 
 
 async def test_peer_on_a_unix_socket_can_be_trusted() -> None:
@@ -572,14 +577,16 @@ def believed(fields: Fields, family: str) -> str | None:
     headers = CIMultiDictProxy(CIMultiDict(fields))
     if family == "forwarded":
         reports = proxy_headers._read_forwarded(headers)
+        parse = proxy_headers._node
     else:
         reports = proxy_headers._read_x_forwarded(headers)
-    client, depth = proxy_headers._walk(reports.hops, TRUSTED, None)
-    assert depth >= 0
+        parse = proxy_headers._address
+    read = partial(proxy_headers._hop, parse, TRUSTED)
+    client, depth = proxy_headers._walk(reports.hops, read, None)
+    assert (client is None) == (depth == 0)
     proxy_headers._last(reports.protos, depth)
     proxy_headers._last(reports.hosts, depth)
-    assert (client is None) == (depth == 0)
-    return None if client is None else str(client)
+    return client
 
 
 @given(

@@ -357,7 +357,7 @@ HOSTS = trusted_host._Hosts("test", ALLOWED)
 )
 def test_any_text_is_allowed_or_not(text: str) -> None:
     verdict = HOSTS.verdict(text)
-    if verdict.allowed:
+    if verdict is trusted_host._ALLOWED:
         # Whoever cuts at the last colon gets one of our hosts.
         host = re.sub(r":[0-9]+\Z", "", text).rstrip(".").lower()
         name = host.strip("[]")

@@ -33,7 +33,7 @@ def authority_text(request: web.Request) -> str | None:
     It is that of an absolute target (RFC 9112 3.2.2), else of the ``Host``
     field, if there is just one; a clone may have replaced either.
     """
-    if request.raw_path.startswith(("/", "*")):
+    if request.raw_path[:1] in _NO_HOST:
         # request.host alone would make up for a missing field.
         one = len(request.headers.getall(hdrs.HOST, ())) == 1
         return request.host if one else None
@@ -46,6 +46,9 @@ def authority_of(request: web.Request) -> Authority | None:
     text = authority_text(request)
     return None if text is None else parse_authority(text)
 
+
+#: How a target begins that has no host in it.
+_NO_HOST = frozenset(["/", "*"])
 
 # RFC 3986 3.2.2 and 3.2.3. An empty port is allowed there, and never meant.
 _AUTHORITY = re.compile(
