@@ -213,8 +213,10 @@ def public_callables() -> Iterator[tuple[str, Any]]:
     [pytest.param(value, id=name) for name, value in public_callables()],
 )
 def test_type_hints_resolve_at_run_time(value: Callable[..., Any]) -> None:
-    hints = typing.get_type_hints(value)
-    assert inspect.isclass(value) or "return" in hints
+    if inspect.isclass(value):  # those of its bases are not ours to resolve
+        inspect.get_annotations(value, eval_str=True)
+    else:
+        assert "return" in typing.get_type_hints(value)
 
 
 def test_import_is_silent_and_leaves_the_client_alone() -> None:
