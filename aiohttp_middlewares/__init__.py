@@ -9,6 +9,7 @@ holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on.
 
 from aiohttp_middlewares.basic_auth import basic_auth_middleware, get_user
 from aiohttp_middlewares.body_limit import body_limit_middleware
+from aiohttp_middlewares.compression import compression_middleware
 from aiohttp_middlewares.constants import (
     IDEMPOTENT_METHODS,
     NON_IDEMPOTENT_METHODS,
@@ -31,6 +32,7 @@ from aiohttp_middlewares.security_headers import (
     csp_nonce,
     security_headers_middleware,
 )
+from aiohttp_middlewares.session import SignedCookieStorage, session_middleware
 from aiohttp_middlewares.shield import drain_shielded, shield_middleware
 from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
 from aiohttp_middlewares.trusted_host import trusted_host_middleware
@@ -41,8 +43,10 @@ __all__ = (
     "NON_IDEMPOTENT_METHODS",
     "HTTPTooEarly",
     "RequestTimeout",
+    "SignedCookieStorage",
     "basic_auth_middleware",
     "body_limit_middleware",
+    "compression_middleware",
     "cors_middleware",
     "csp_nonce",
     "csrf_middleware",
@@ -60,6 +64,7 @@ __all__ = (
     "problem_error_handler",
     "proxy_headers_middleware",
     "security_headers_middleware",
+    "session_middleware",
     "shield_middleware",
     "timeout_middleware",
     "trusted_host_middleware",

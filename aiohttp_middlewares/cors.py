@@ -165,7 +165,9 @@ def cors_middleware(
         pattern has to match the whole origin, or the whole origin but its
         port. ``"null"``, the origin of sandboxed frames and files, is allowed
         only when it is listed. Or a function ``(origin, request) -> bool``,
-        which may be a coroutine function and decides alone. By default: none.
+        which may be a coroutine function and decides alone; what it returns
+        has to be ``True`` or false, and what it raises is not caught here. By
+        default: none.
     :param urls:
         The URLs that are for other origins: a collection of paths, patterns
         and URLs, or a mapping of them to methods. By default: all.
@@ -178,8 +180,8 @@ def cors_middleware(
         all but ``Authorization``, which has to be listed beside it; with
         credentials, for all. By default: :data:`DEFAULT_ALLOW_HEADERS`.
     :param allow_methods:
-        The methods that a page may use; ``"*"`` stands for all. By default:
-        :data:`DEFAULT_ALLOW_METHODS`.
+        The methods that a page may use, sent in upper case; ``"*"`` stands
+        for all. By default: :data:`DEFAULT_ALLOW_METHODS`.
     :param allow_credentials:
         Let the browser send cookies along and the page read what comes back.
         By default: ``False``.

@@ -133,3 +133,13 @@ def exceptions(what: str, value: object) -> tuple[type[Exception], ...]:
         if not (isinstance(item, type) and issubclass(item, Exception)):
             refuse(TypeError, what, "exception classes", item)
     return found
+
+
+def statuses(what: str, value: object) -> frozenset[int]:
+    """A collection of HTTP status codes."""
+    for item in (found := items(what, "HTTP status codes", value)):
+        if isinstance(item, bool) or not isinstance(item, int):
+            refuse(TypeError, what, "a collection of HTTP status codes", item)
+        if not 100 <= item <= 599:
+            refuse(ValueError, what, "HTTP status codes, 100 to 599", item)
+    return frozenset(found)
