@@ -590,6 +590,25 @@ async def test_nothing_is_logged_by_aiohttp(
         assert record.name == "aiohttp_middlewares.body_limit"
 
 
+async def test_rest_of_the_body_is_received_in_peace(
+    aiohttp_server: AiohttpServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that still sends must not lose the answer to a reset."""
+    server = await aiohttp_server(application(), access_log=None)
+    sent = in_chunks(b"x" * 5000, "/read")
+    reader, writer = await asyncio.open_connection(server.host, server.port)
+    with caplog.at_level(logging.WARNING):
+        writer.write(sent[:2000])
+        received = await reader.readuntil(TOO_LARGE)
+        for position in range(2000, len(sent), 500):
+            writer.write(sent[position : position + 500])
+            await writer.drain()
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+    assert_refused(received)
+    assert caplog.records == []
+
+
 # Any body
 # ========
 
