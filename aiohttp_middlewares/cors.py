@@ -84,16 +84,19 @@ import inspect
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TypeAlias
 
 from aiohttp import web
 from multidict import CIMultiDict, istr
-from yarl import URL
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.headers import VARY, add_elements
-from aiohttp_middlewares._core.sending import Decorator, decorated
+from aiohttp_middlewares._core.origins import Origins, is_origin
+from aiohttp_middlewares._core.sending import (
+    RESPONSES,
+    Decorator,
+    before_sending,
+)
 from aiohttp_middlewares._core.urls import UrlMatcher, match_path
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -133,7 +136,7 @@ OriginCheck: TypeAlias = Callable[[str, web.Request], bool | Awaitable[bool]]
 
 logger = logging.getLogger(__name__)
 
-_ORIGIN_FIELD = istr("Origin")
+_ORIGIN = istr("Origin")
 
 
 def cors_middleware(
@@ -162,7 +165,9 @@ def cors_middleware(
         pattern has to match the whole origin, or the whole origin but its
         port. ``"null"``, the origin of sandboxed frames and files, is allowed
         only when it is listed. Or a function ``(origin, request) -> bool``,
-        which may be a coroutine function and decides alone. By default: none.
+        which may be a coroutine function and decides alone; what it returns
+        has to be ``True`` or false, and what it raises is not caught here. By
+        default: none.
     :param urls:
         The URLs that are for other origins: a collection of paths, patterns
         and URLs, or a mapping of them to methods. By default: all.
@@ -175,8 +180,8 @@ def cors_middleware(
         all but ``Authorization``, which has to be listed beside it; with
         credentials, for all. By default: :data:`DEFAULT_ALLOW_HEADERS`.
     :param allow_methods:
-        The methods that a page may use; ``"*"`` stands for all. By default:
-        :data:`DEFAULT_ALLOW_METHODS`.
+        The methods that a page may use, sent in upper case; ``"*"`` stands
+        for all. By default: :data:`DEFAULT_ALLOW_METHODS`.
     :param allow_credentials:
         Let the browser send cookies along and the page read what comes back.
         By default: ``False``.
@@ -190,41 +195,49 @@ def cors_middleware(
     options.flag(f"{what} allow_all", allow_all)
     options.flag(f"{what} allow_credentials", allow_credentials)
     covers = None if urls is None else UrlMatcher(f"{what} urls", urls)
-    admits = _admission(f"{what} origins", origins)
     exposed = options.tokens(
-        f"{what} expose_headers", "header names", expose_headers or ()
+        f"{what} expose_headers",
+        "header names",
+        () if expose_headers is None else expose_headers,
     )
-    if allow_all:
-        admits = _admits_every_origin if allow_credentials else _admits_all
     if allow_credentials and "*" in exposed:
         raise ValueError(
             f"{what} expose_headers '*' means nothing together with "
             "allow_credentials: list the names"
         )
-    anybody = allow_all and not allow_credentials
     policy = _policy(credentials=allow_credentials, exposed=exposed)
-    preflight = _Preflight(
-        policy,
-        options.tokens(f"{what} allow_headers", "header names", allow_headers),
-        options.tokens(f"{what} allow_methods", "HTTP methods", allow_methods),
-        None
-        if max_age is None
-        else str(options.integer(f"{what} max_age", max_age)),
-        mirror=allow_credentials,
-    )
+    ask = _ask(origins, policy) if callable(origins) else None
+    judge = _judge(f"{what} origins", () if ask else origins, policy)
+    if allow_all:
+        ask = None
+        judge = _any_origin(policy) if allow_credentials else _anybody(policy)
     if allow_all and allow_credentials:
         logger.warning(
             "cors_middleware(allow_all=True, allow_credentials=True) lets "
             "every page on the web act in the name of a visitor who is "
             "logged in: list the origins"
         )
+    preflight = _Preflight(
+        options.tokens(f"{what} allow_headers", "header names", allow_headers),
+        # Fetch compares them by case, and aiohttp knows none in lower case.
+        tuple(
+            method.upper()
+            for method in options.tokens(
+                f"{what} allow_methods", "HTTP methods", allow_methods
+            )
+        ),
+        None
+        if max_age is None
+        else str(options.integer(f"{what} max_age", max_age)),
+        mirror=allow_credentials,
+    )
 
     @web.middleware
     async def cors(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         headers = request.headers
-        origin = headers.get(_ORIGIN_FIELD)
+        origin = headers.get(_ORIGIN)
         asked = None
         if origin is not None and request.method == "OPTIONS":
             asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD)
@@ -233,24 +246,28 @@ def cors_middleware(
             asked or request.method, request.rel_url.path_safe
         ):
             return await handler(request)
-        if origin is None:
-            return await decorated(request, handler, _vary_by_origin)
 
-        admitted = admits(origin, request)
-        if admitted is not True and admitted is not False:
-            admitted = await admitted
-        if not admitted:
+        admit = None
+        if origin is not None:
+            if ask is None:
+                admit = judge(origin)
+            else:
+                admit = await ask(origin, request)
+        if asked is not None:
+            if admit is not None:
+                return preflight.answer(request, admit)
             # Somebody further in may have another policy.
-            return await decorated(
-                request,
-                handler,
-                _vary_by_origin if asked is None else _vary_by_preflight,
-            )
-        if anybody:
-            origin = "*"
-        if asked is None:
-            return await decorated(request, handler, policy(origin))
-        return preflight.answer(request, origin)
+            admit = _vary_by_preflight
+        decorator = admit or _vary_by_origin
+        before_sending(request, decorator)
+        try:
+            response = await handler(request)
+        except web.HTTPException as exc:
+            decorator(exc.headers)
+            raise
+        if isinstance(response, RESPONSES):
+            decorator(response.headers)
+        return response
 
     return cors
 
@@ -264,9 +281,11 @@ def match_items(items: UrlCollection, value: str) -> bool:
     return any(match_path(item, value) for item in items)
 
 
-def _policy(
-    *, credentials: bool, exposed: tuple[str, ...]
-) -> Callable[[str], Decorator]:
+#: What an origin gets that is admitted.
+Policy: TypeAlias = Callable[[str], Decorator]
+
+
+def _policy(*, credentials: bool, exposed: tuple[str, ...]) -> Policy:
     """What an admitted origin gets on every answer."""
     exposed_line = ", ".join(exposed)
 
@@ -297,7 +316,6 @@ class _Preflight:
 
     def __init__(
         self,
-        policy: Callable[[str], Decorator],
         allow_headers: tuple[str, ...],
         allow_methods: tuple[str, ...],
         max_age: str | None,
@@ -305,50 +323,43 @@ class _Preflight:
         mirror: bool,
     ) -> None:
         self.headers = CIMultiDict(
-            {
-                "Content-Type": "text/plain; charset=utf-8",
-                VARY: ", ".join(_PREFLIGHT_VARY),
-            }
+            {"Content-Type": "text/plain; charset=utf-8"}
         )
-        if allow_headers:
-            self.headers[ACCESS_CONTROL_ALLOW_HEADERS] = ", ".join(
-                allow_headers
-            )
-        if allow_methods:
-            self.headers[ACCESS_CONTROL_ALLOW_METHODS] = ", ".join(
-                allow_methods
-            )
         if max_age is not None:
             self.headers[ACCESS_CONTROL_MAX_AGE] = max_age
-        policy("*")(self.headers)  # or another origin, when there is one
         # Together with credentials Fetch takes "*" for the name of a header
         # or method: what was asked for stands in for it.
-        self.mirrored = []
-        if mirror and "*" in allow_headers:
-            self.mirrored.append(
-                (ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS)
-            )
-        if mirror and "*" in allow_methods:
-            self.mirrored.append(
-                (ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS)
-            )
+        self.mirrored: list[tuple[istr, istr]] = []
+        for request_name, response_name, allowed in (
+            (
+                ACCESS_CONTROL_REQUEST_HEADERS,
+                ACCESS_CONTROL_ALLOW_HEADERS,
+                allow_headers,
+            ),
+            (
+                ACCESS_CONTROL_REQUEST_METHOD,
+                ACCESS_CONTROL_ALLOW_METHODS,
+                allow_methods,
+            ),
+        ):
+            if mirror and "*" in allowed:
+                self.mirrored.append((request_name, response_name))
+            elif allowed:
+                self.headers[response_name] = ", ".join(allowed)
 
-    def answer(self, request: web.Request, origin: str) -> web.Response:
+    def answer(self, request: web.Request, admit: Decorator) -> web.Response:
         headers = self.headers.copy()
-        headers[ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+        admit(headers)
+        headers[VARY] = _PREFLIGHT_VARY
         for request_name, response_name in self.mirrored:
             asked = request.headers.get(request_name, "")
             if _TOKENS.fullmatch(asked):
                 headers[response_name] = asked
-            else:
-                del headers[response_name]
         return web.Response(body=b"", headers=headers)
 
 
 _PREFLIGHT_VARY = (
-    "Origin",
-    "Access-Control-Request-Method",
-    "Access-Control-Request-Headers",
+    "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 )
 _TOKENS = re.compile(
     rf"{options.TOKEN.pattern}(?:[ \t]*,[ \t]*{options.TOKEN.pattern})*"
@@ -364,125 +375,62 @@ def _vary_by_origin(headers: CIMultiDict[str]) -> None:
 
 
 def _vary_by_preflight(headers: CIMultiDict[str]) -> None:
-    add_elements(headers, VARY, _PREFLIGHT_VARY)
+    add_elements(headers, VARY, _PREFLIGHT_VARY.split(", "))
 
 
-def _admission(
-    what: str, origins: UrlCollection | OriginCheck | None
-) -> OriginCheck:
-    """Whether an origin is admitted."""
-    if callable(origins):
-        return partial(_ask, origins)
+Judge: TypeAlias = Callable[[str], Decorator | None]
 
-    exact: set[str] = set()
-    wildcards: list[re.Pattern[str]] = []
-    patterns: list[re.Pattern[str]] = []
-    for item in options.items(
+
+def _judge(what: str, origins: object, policy: Policy) -> Judge:
+    """What an origin gets, by the list of those that are allowed."""
+    found = options.items(
         what, "strings, patterns or URLs", () if origins is None else origins
-    ):
-        if isinstance(item, re.Pattern):
-            if not isinstance(item.pattern, str):
-                options.refuse(TypeError, what, "patterns for str", item)
-            patterns.append(item)
-            continue
-        rule = _origin_rule(what, item)
-        if isinstance(rule, str):
-            exact.add(rule)
-        else:
-            wildcards.append(rule)
-
-    def admits(origin: str, request: web.Request) -> bool:
-        if origin in exact:
-            return True
-        if not (wildcards or patterns) or not _ORIGIN.fullmatch(origin):
-            return False
-        for wildcard in wildcards:
-            if wildcard.fullmatch(origin):
-                return True
-        without_port = _PORT.sub("", origin)
-        for pattern in patterns:
-            if pattern.fullmatch(origin) or pattern.fullmatch(without_port):
-                return True
-        return False
-
-    return admits
-
-
-def _admits_all(origin: str, request: web.Request) -> bool:
-    return True
-
-
-def _admits_every_origin(origin: str, request: web.Request) -> bool:
-    """But not ``null``, nor what is no origin: it will be said back."""
-    return _ORIGIN.fullmatch(origin) is not None
-
-
-def _ask(
-    check: OriginCheck, origin: str, request: web.Request
-) -> bool | Awaitable[bool]:
-    if origin != "null" and not _ORIGIN.fullmatch(origin):
-        return False
-    verdict = check(origin, request)
-    return verdict if inspect.isawaitable(verdict) else bool(verdict)
-
-
-# What a browser sends: RFC 6454 6.2, in ASCII. Only such a thing may be said
-# back, whatever a pattern lets through.
-_ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]+")
-_PORT = re.compile(r":[0-9]+\Z")
-_DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
-
-
-_RULE = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
-    r"(?P<host>\[[0-9a-f:.]+\]|[^/?#@:\[\]\s]+)"
-    r"(?::(?P<port>[0-9]+|\*))?/?",
-    re.IGNORECASE,
-)
-
-
-def _origin_rule(what: str, item: object) -> str | re.Pattern[str]:
-    """An exact origin as a browser writes it, or a pattern for several."""
-    text = str(item) if isinstance(item, URL) else item
-    if not isinstance(text, str):
-        options.refuse(
-            TypeError, what, "a collection of strings, patterns or URLs", item
-        )
-    if text == "null":
-        return text
-    if text == "*":
+    )
+    if "*" in found:
         raise ValueError(
             f"{what} ['*'] would allow nobody; did you mean allow_all=True?"
         )
+    listed = Origins(what, found)
+    exact = {origin: policy(origin) for origin in listed.exact}
 
-    should = "origins such as 'https://example.com' (scheme, host, port)"
-    found = _RULE.fullmatch(text)
-    if found is None:
-        named = _RULE.match(text) or _RULE.match(f"https://{text}")
-        meant = None if named is None else repr(named[0].rstrip("/"))
-        options.refuse(ValueError, what, should, text, meant=meant)
-    scheme = found["scheme"].lower()
-    port = found["port"]
-    if port == _DEFAULT_PORTS.get(scheme):
-        port = None
-    below = found["host"].startswith("*.")
-    host = _ascii_host(found["host"].removeprefix("*.").lower())
-    if host is None or "*" in host:
-        options.refuse(
-            ValueError, what, f"{should}; '*' only as first label", text
-        )
-    if not below and port != "*":
-        return f"{scheme}://{host}" + (f":{port}" if port else "")
-    names = r"(?:[a-z0-9_-]+\.)+" if below else ""
-    ports = "(?::[0-9]+)?" if port == "*" else f":{port}" if port else ""
-    return re.compile(f"{re.escape(scheme)}://{names}{re.escape(host)}{ports}")
+    def judge(origin: str) -> Decorator | None:
+        admit = exact.get(origin)
+        if admit is None and listed.fit(origin):
+            return policy(origin)
+        return admit
+
+    return judge
 
 
-def _ascii_host(host: str) -> str | None:
-    """The host as browsers send it: names of other scripts in punycode."""
-    if host.isascii():
-        return host
-    try:
-        return URL.build(scheme="https", host=host).raw_host
-    except ValueError:
-        return None
+def _anybody(policy: Policy) -> Judge:
+    admit = policy("*")
+    return lambda origin: admit
+
+
+def _any_origin(policy: Policy) -> Judge:
+    return lambda origin: policy(origin) if is_origin(origin) else None
+
+
+def _ask(
+    check: OriginCheck, policy: Policy
+) -> Callable[[str, web.Request], Awaitable[Decorator | None]]:
+    async def ask(origin: str, request: web.Request) -> Decorator | None:
+        if not is_origin(origin) and origin != "null":
+            return None
+        try:
+            verdict = check(origin, request)
+            if inspect.isawaitable(verdict):
+                verdict = await verdict
+            if verdict and verdict is not True:
+                # Such as a function that nobody called: it is true for all.
+                raise TypeError(
+                    "cors_middleware origins should return True or False, "
+                    f"got {verdict!r}"
+                )
+        except Exception:
+            # Whatever is answered now, another origin may get another answer.
+            before_sending(request, _vary_by_origin)
+            raise
+        return policy(origin) if verdict else None
+
+    return ask

@@ -56,21 +56,22 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any, TypeAlias
 
 from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.sending import started
+from aiohttp_middlewares._core.sending import start_over, started
 from aiohttp_middlewares._core.urls import UrlMap, UrlMatcher
 from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
 
 logger = logging.getLogger(__name__)
 
 _Task: TypeAlias = asyncio.Task[Any]
-#: The deadline, the request, its task, and how often that was cancelled.
-_Waiting: TypeAlias = tuple[float, web.Request, _Task, int]
+#: The deadline, the request, its task, how often that was cancelled, and the
+#: context to log in: a filter may look for the id of the request there.
+_Waiting: TypeAlias = tuple[float, web.Request, _Task, int, Context]
 
 
 class RequestTimeout(asyncio.TimeoutError):
@@ -150,6 +151,7 @@ def timeout_middleware(
             return await handler(request)
         except asyncio.CancelledError as err:
             if queue.cancelled(number):
+                start_over(request)
                 raise RequestTimeout from err
             raise
         finally:
@@ -208,7 +210,13 @@ class _Queue:
             raise RuntimeError("timeout_middleware needs a task to cancel")
         self.number = number = self.number + 1
         deadline = loop.time() + self.seconds
-        self.waiting[number] = deadline, request, task, _cancelling(task)
+        self.waiting[number] = (
+            deadline,
+            request,
+            task,
+            _cancelling(task),
+            copy_context(),
+        )
         if not self.armed:
             self.arm(deadline)
         return number
@@ -244,20 +252,26 @@ class _Queue:
             due.append(number)
         else:
             self.armed = False
-        for number in due:
-            self.expire(number, *self.waiting.pop(number)[1:])
+        # First all of them, as logging may fail.
+        expired = [
+            waiting for number in due if (waiting := self.expire(number))
+        ]
+        for _, request, _, _, context in expired:
+            context.run(_log, request, self.seconds)
 
-    def expire(
-        self, number: int, request: web.Request, task: _Task, before: int
-    ) -> None:
+    def expire(self, number: int) -> _Waiting | None:
         """Cancel the handler, unless its response has started."""
+        waiting = self.waiting.pop(number)
+        _, request, task, before, _ = waiting
         if started(request):
-            return
+            return None
         self.expired[number] = task, before
         task.cancel()
-        facts = logs.facts(request, limit=self.seconds)
-        logger.warning(
-            "%(method)s %(path)s timed out after %(limit)s s",
-            facts,
-            extra=facts,
-        )
+        return waiting
+
+
+def _log(request: web.Request, seconds: float) -> None:
+    facts = logs.facts(request, limit=seconds)
+    logger.warning(
+        "%(method)s %(path)s timed out after %(limit)s s", facts, extra=facts
+    )

@@ -18,15 +18,33 @@ from raw import head, raw
 from aiohttp_middlewares._core.headers import VARY, add_elements
 from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares._core.sending import (
-    decorated,
+    RESPONSES,
+    Decorator,
+    before_sending,
     on_last_call,
     only_one_response,
+    start_over,
     started,
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
 
 GET = b"GET %b HTTP/1.1\r\nHost: a.example\r\n%b\r\n"
 LAST = b"Connection: close\r\n"
+
+
+async def decorated(
+    request: web.Request, handler: Handler, decorator: Decorator
+) -> web.StreamResponse:
+    """What a middleware does that decorates headers."""
+    before_sending(request, decorator)
+    try:
+        response = await handler(request)
+    except web.HTTPException as exc:
+        decorator(exc.headers)
+        raise
+    if isinstance(response, RESPONSES):
+        decorator(response.headers)
+    return response
 
 
 def marks(name: str) -> Middleware:
@@ -490,6 +508,80 @@ async def test_handler_is_told_that_its_second_response_was_refused(
     response = await client.get("/")
     assert await response.content.read(5) == b"hello"
     assert [str(exc) for exc in refused] == ["A response was sent already"]
+
+
+async def test_answer_in_place_of_a_stream_that_never_left_is_framed_right(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    async def fail(request: web.Request, response: web.StreamResponse) -> None:
+        if response.status == 200:
+            raise ZeroDivisionError
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_compression(web.ContentCoding.deflate)
+        await response.prepare(request)
+        return response
+
+    @web.middleware
+    async def answers(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ZeroDivisionError:
+            start_over(request)
+            return web.Response(status=500, text="sorry")
+
+    app = web.Application(middlewares=[answers])
+    app.on_response_prepare.append(fail)
+    app.router.add_get("/", stream)
+    server = await aiohttp_server(app)
+    answer = head(await raw(server, GET % (b"/", LAST)))
+    assert (answer.status, answer.rest) == (500, b"sorry")
+    assert answer.headers.getall("Content-Length") == ["5"]
+
+
+async def test_late_bytes_of_a_prepared_response_are_refused(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    given_up, refused = asyncio.Event(), asyncio.Event()
+
+    async def handler(request: web.Request) -> web.Response:
+        response = web.Response(text="hello")
+        await response.prepare(request)
+        await given_up.wait()
+        with pytest.raises(ClientConnectionResetError, match="already"):
+            await response.write(b"late")
+        await response.write_eof()
+        refused.set()
+        return response
+
+    @web.middleware
+    async def gives_up(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        if request.path != "/":
+            # A later request on the same connection.
+            given_up.set()
+            await refused.wait()
+            return web.Response(text="later")
+        abandoned.append(asyncio.ensure_future(handler(request)))
+        await asyncio.sleep(0)
+        only_one_response(request)
+        return web.Response(text="given up")
+
+    abandoned: list[asyncio.Future[web.StreamResponse]] = []
+    app = web.Application(middlewares=[gives_up])
+    app.router.add_get("/", handler)
+    server = await aiohttp_server(app)
+    received = await raw(
+        server, GET % (b"/", b"") + GET % (b"/later", LAST), limit=20
+    )
+    first = head(received)
+    assert first.rest.startswith(b"given upHTTP/1.1 200 OK")
+    assert head(first.rest[len("given up") :]).rest == b"later"
+    await abandoned[0]
 
 
 async def test_started_tells_when_there_is_no_way_back(

@@ -56,8 +56,9 @@ The handlers that come along
 :func:`debug_error_handler`
     The traceback with its source, as HTML, text or JSON. For development.
 
-They log: what answers 500 and more as an error with its traceback, 4xx as
-information. A handler of your own logs for itself.
+They log: what answers 500 and more as an error with its traceback (a limit
+that was reached, as a warning), 4xx as information. A handler of your own logs
+for itself.
 
 What is left alone
 ==================
@@ -68,7 +69,7 @@ the headers and cookies of the exception (``Allow``, ``WWW-Authenticate``,
 
 Once a response has started there is no second one: the connection is cut, so
 that the client sees that something went wrong. A client that went away is no
-error.
+error, and a request body that cannot be decoded is a 400.
 
 Order
 =====
@@ -94,7 +95,7 @@ from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.headers import VARY, add_elements, elements
-from aiohttp_middlewares._core.sending import started
+from aiohttp_middlewares._core.sending import start_over, started
 from aiohttp_middlewares._core.urls import UrlMap
 from aiohttp_middlewares.annotations import ExceptionType, Handler, Middleware
 from aiohttp_middlewares.error._context import (
@@ -226,11 +227,12 @@ async def get_error_response(
         400, such as a redirect.
     """
     try:
-        if request.transport is None and _client_left(request, err):
+        if _is_cut(request) and _client_left(request, err):
             # For the access log: what nginx writes for it.
             return web.Response(status=499, reason="Client Closed Request")
         if started(request):
             _abort(err)
+        start_over(request)
         if ignore_exceptions and isinstance(err, ignore_exceptions):
             raise err
         if is_http(err) and err.status < 400:
@@ -245,6 +247,9 @@ async def get_error_response(
                 del request[REQUEST_ERROR_KEY]
         if is_http(err) and response is not err:
             _keep(err, response)
+            if err is request.match_info.http_exception:
+                # The 404 or 405 of the router is held by the request.
+                err.__traceback__ = None
         return response
     finally:
         # Its traceback refers to frames that refer to it: a cycle that would
@@ -298,7 +303,7 @@ class _Choice:
 
 
 def _check_status(what: str, status: int) -> None:
-    if isinstance(status, bool) or not 400 <= status <= 599:
+    if not 400 <= status <= 599:
         options.refuse(ValueError, what, "for statuses 400 to 599", status)
 
 
@@ -311,10 +316,17 @@ def _check_class(what: str, kind: type) -> None:
         )
 
 
+def _is_cut(request: web.Request) -> bool:
+    transport = request.transport
+    # A write that fails closes it; only the event loop's next turn removes it.
+    return transport is None or transport.is_closing()
+
+
 def _client_left(request: web.Request, err: Exception) -> bool:
     """Whether it failed because there is nobody at the other end."""
     return (
-        isinstance(err, ConnectionResetError)
+        isinstance(err, ConnectionResetError | BrokenPipeError)
+        or type(err) is ConnectionError  # of a write that waited to go on
         or err is request.content.exception()
     )
 
@@ -334,11 +346,11 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if isinstance(response, web.StreamResponse):
             return response
         raise TypeError(f"should return a response, got {response!r}")
-    except web.HTTPException:
-        raise  # an answer as well: a redirect to the login page
     except Exception as exc:
         if started(request):
             _abort(exc)
+        if is_http(exc):
+            raise  # an answer as well: a redirect to the login page
         facts = logs.facts(request)
         logger.error(
             "The error handler for %(method)s %(path)s failed",

@@ -1,5 +1,6 @@
 """What there is to say of an error."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -94,12 +95,13 @@ def own_status(err: Exception) -> int | None:
     """``err.status``, where that is the status of an answer of ours.
 
     That another server refused our own request (``aiohttp.ClientError``) says
-    nothing about the visitor's.
+    nothing about the visitor's. But a body that cannot be decoded does.
     """
+    if isinstance(err, web.RequestPayloadError):
+        return 400
     status = _attribute(err, "status")
     if (
         isinstance(status, int)
-        and not isinstance(status, bool)
         and 400 <= status <= 599
         and not isinstance(err, ClientError)
     ):
@@ -112,7 +114,7 @@ def own_data(err: Exception) -> Any:
     data = _attribute(err, "data")
     if data is not None:
         try:
-            json.dumps(data)
+            json.dumps(data, allow_nan=False)
         except Exception:  # by whatever is inside
             return None
     return data
@@ -122,6 +124,8 @@ def own_text(err: Exception) -> str | None:
     """The plain text that a developer gave to an ``HTTPException``."""
     if not _has_own_body(err) or err.content_type != "text/plain":
         return None
+    if not isinstance(err.body, bytes | bytearray):
+        return None  # something that may have to be awaited
     try:
         return err.text
     except (UnicodeDecodeError, LookupError):  # not in its charset, or unknown
@@ -135,7 +139,11 @@ def own_body(err: Exception) -> web.Response | None:
     response = web.Response(
         status=err.status,
         body=err.body,
-        headers={"Content-Type": err.headers.get("Content-Type", "")},
+        headers={
+            name: err.headers[name]
+            for name in ("Content-Type", "Content-Encoding")
+            if name in err.headers
+        },
     )
     if err.compression:
         response.enable_compression()
@@ -145,6 +153,10 @@ def own_body(err: Exception) -> web.Response | None:
 def log_error(request: web.Request, context: ErrorContext) -> None:
     """As the shipped handlers do."""
     level = logging.ERROR if context.status >= 500 else logging.INFO
+    if context.status == 504 and isinstance(context.err, asyncio.TimeoutError):
+        # The limit of a middleware: half an upload is enough to reach it, and
+        # no client shall write errors to the log.
+        level = logging.WARNING
     if context.status < 400 or not logger.isEnabledFor(level):
         return
     facts = logs.facts(request, status=context.status)
@@ -152,7 +164,7 @@ def log_error(request: web.Request, context: ErrorContext) -> None:
         level,
         "%(method)s %(path)s failed with %(status)s",
         facts,
-        exc_info=context.err if level == logging.ERROR else None,
+        exc_info=context.err if level >= logging.WARNING else None,
         extra=facts,
     )
 

@@ -1,5 +1,6 @@
 """The traceback of an error as a page, for development."""
 
+import builtins
 import html
 import json
 import linecache
@@ -15,6 +16,9 @@ from aiohttp_middlewares.error._context import (
     log_error,
 )
 from aiohttp_middlewares.error._handlers import negotiated
+
+#: What a ``TaskGroup`` raises, from Python 3.11 on.
+_GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())
 
 #: Lines of source to show before and after the one that failed.
 SOURCE_LINES = 5
@@ -112,19 +116,23 @@ def _source(frame: traceback.FrameSummary) -> Iterator[tuple[int, str]]:
 
 
 def _chain(err: BaseException) -> Iterator[tuple[str, BaseException]]:
-    """The error, then what it came from, as a traceback would print it."""
-    relation = ""
+    """The error, then what it is made of, and what it came from."""
+    waiting: list[tuple[str, BaseException | None]] = [("", err)]
     seen: set[int] = set()
-    exc: BaseException | None = err
-    while exc is not None and id(exc) not in seen:
+    while waiting:
+        relation, exc = waiting.pop()
+        if exc is None or id(exc) in seen:
+            continue
         seen.add(id(exc))
         yield relation, exc
         if exc.__cause__ is not None:
-            relation, exc = "Caused by", exc.__cause__
+            waiting.append(("Caused by", exc.__cause__))
         elif not exc.__suppress_context__:
-            relation, exc = "Raised while handling", exc.__context__
-        else:
-            return
+            waiting.append(("Raised while handling", exc.__context__))
+        if isinstance(exc, _GROUP):
+            waiting.extend(
+                ("One of the group", part) for part in reversed(exc.exceptions)
+            )
 
 
 def _name(exc: BaseException) -> str:

@@ -51,6 +51,7 @@ async def problem_error_handler(request: web.Request) -> web.Response:
     log_error(request, context)
     given = own_body(context.err)
     if given is not None and given.content_type == PROBLEM_JSON:
+        given.headers["Cache-Control"] = "no-store"
         return given
     problem = _problem(request, context)
     return negotiated(
@@ -59,8 +60,9 @@ async def problem_error_handler(request: web.Request) -> web.Response:
         {
             PROBLEM_JSON: lambda: json.dumps(problem),
             "text/html": lambda: _html(problem),
-            "text/plain": lambda: "{status} {title}\n\n{detail}\n".format(
-                **problem
+            "text/plain": lambda: (
+                f"{problem['status']} {problem['title']}\n\n"
+                f"{problem['detail']}\n"
             ),
         },
     )
@@ -71,9 +73,8 @@ def negotiated(
 ) -> web.Response:
     """What the client likes best of some renderings, the first being JSON."""
     json_type = next(iter(offers))
-    chosen = best_media_type(
-        request.headers.get("Accept"), [*offers, "application/json"]
-    )
+    accept = ", ".join(request.headers.getall("Accept", ())) or None
+    chosen = best_media_type(accept, [*offers, "application/json"])
     media_type = chosen if chosen in offers else json_type
     return web.Response(
         status=status,

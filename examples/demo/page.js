@@ -1,0 +1,298 @@
+"use strict";
+
+/* The cards are made of the scenarios, which the check in Python tries as
+   well; see scenarios.py for what their fields mean. */
+
+const PATIENCE = 5000; // ms
+
+main();
+
+async function main() {
+  const demo = await (await fetch("scenarios.json")).json();
+  document.getElementById("page-origin").textContent = location.origin;
+  document.getElementById("api-origin").textContent = demo.api;
+
+  const cards = [];
+  for (const [name, purpose] of Object.entries(demo.middlewares)) {
+    const section = fromTemplate("middleware");
+    section.querySelector("h2").textContent = `${name}_middleware`;
+    section.querySelector(".purpose").textContent = purpose;
+    for (const scenario of demo.scenarios) {
+      if (scenario.middleware === name) {
+        const card = new Card(scenario, demo);
+        section.querySelector(".cards").append(card.element);
+        cards.push(card);
+      }
+    }
+    document.getElementById("middlewares").append(section);
+  }
+  document.getElementById("try-all").onclick = (event) =>
+    tryAll(event.target, cards);
+}
+
+async function tryAll(button, cards) {
+  const summary = document.getElementById("summary");
+  button.disabled = true;
+  let good = 0;
+  for (const [index, card] of cards.entries()) {
+    summary.textContent = `${index + 1} of ${cards.length} …`;
+    summary.className = "";
+    good += await card.run();
+  }
+  summary.textContent = `${good} of ${cards.length} are as they should be`;
+  summary.className = good === cards.length ? "good" : "bad";
+  button.disabled = false;
+}
+
+function fromTemplate(id) {
+  const template = document.getElementById(id);
+  return template.content.firstElementChild.cloneNode(true);
+}
+
+class Card {
+  constructor(scenario, demo) {
+    this.scenario = scenario;
+    this.url = demo.api + scenario.path;
+    this.limit = demo.limit;
+    this.element = fromTemplate("card");
+    this.part("h3").textContent = scenario.title;
+    this.part(".see").textContent = scenario.see;
+    this.part(".code").textContent = scenario.code;
+    this.part(".method").textContent = `${scenario.method} ${scenario.path}`;
+    this.part(".curl").textContent = scenario.curl;
+    this.part(".try").setAttribute("aria-label", `Try: ${scenario.title}`);
+    this.part(".try").onclick = () => this.run();
+  }
+
+  part(selector) {
+    return this.element.querySelector(selector);
+  }
+
+  /* Try it, show it, and say whether it is as it should be. */
+  async run() {
+    const { scenario } = this;
+    this.clear();
+    this.part(".try").disabled = true;
+    this.start = performance.now();
+    let wrong;
+    try {
+      const origin = scenario.headers.Origin;
+      if (origin && origin !== location.origin) {
+        wrong = await this.askFromFrame();
+      } else {
+        const got = scenario.leave ? await this.leave() : await this.ask();
+        if ("ledger" in scenario.expect) {
+          got.ledger = await this.ledger();
+        }
+        wrong = differences(scenario.expect, got);
+      }
+    } catch (error) {
+      this.status("no answer");
+      wrong = [`${error} (does the demo still run?)`];
+    }
+    const verdict = this.part(".verdict");
+    verdict.textContent = wrong.length
+      ? `✗ ${wrong.join("; ")}`
+      : "✓ as it should be";
+    verdict.className = `verdict ${wrong.length ? "bad" : "good"}`;
+    this.part(".try").disabled = false;
+    return wrong.length === 0;
+  }
+
+  async ask() {
+    const { scenario } = this;
+    const answer = await fetch(this.url, {
+      method: scenario.method,
+      headers: scenario.headers,
+      credentials: "include",
+    });
+    this.status(`${answer.status} ${answer.statusText}`, answer.status);
+    if (answer.redirected) {
+      this.event(`redirected to ${answer.url}`);
+    }
+    const got = { status: String(answer.status) };
+    for (const [name, value] of answer.headers) {
+      got[name] = value;
+      if (name !== "content-length") {
+        this.header(name, value);
+      }
+    }
+    got.body = await this.body(answer);
+    const over = performance.now() - this.start > this.limit * 1000;
+    got["over the limit"] = over ? "yes" : "no";
+    return got;
+  }
+
+  async body(answer) {
+    const type = answer.headers.get("Content-Type") || "";
+    if (type.startsWith("text/event-stream")) {
+      return this.stream(answer);
+    }
+    const text = await answer.text();
+    const view = this.part(
+      type.startsWith("text/html") ? "iframe.body" : "pre.body",
+    );
+    view[view.tagName === "IFRAME" ? "srcdoc" : "textContent"] = pretty(text);
+    view.hidden = false;
+    return text;
+  }
+
+  async stream(answer) {
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) {
+        return text;
+      }
+      text += value;
+      this.event(value.trim());
+    }
+  }
+
+  /* The same request by another page: a sandboxed frame has the origin "null",
+     and what it could read it hands to us. */
+  async askFromFrame() {
+    const frame = document.createElement("iframe");
+    frame.sandbox = "allow-scripts";
+    frame.hidden = true;
+    frame.srcdoc = `<script>
+      fetch(${JSON.stringify(this.url)})
+        .then((answer) => answer.text())
+        .then((text) => ({ text }), (error) => ({ error: String(error) }))
+        .then((got) => parent.postMessage(got, "*"));
+    </script>`;
+    const got = await new Promise((resolve) => {
+      addEventListener("message", function hear(event) {
+        if (event.source === frame.contentWindow) {
+          removeEventListener("message", hear);
+          resolve(event.data);
+        }
+      });
+      document.body.append(frame);
+    });
+    frame.remove();
+    if ("text" in got) {
+      this.status("read by the frame");
+      this.event(got.text);
+      return ["a page of another origin could read the answer"];
+    }
+    this.status("kept back by the browser");
+    this.event(`the frame sees: ${got.error}`);
+    return [];
+  }
+
+  /* Begin a transfer, and close the connection after its first stage. */
+  async leave() {
+    const leaving = new AbortController();
+    fetch(this.url, {
+      method: this.scenario.method,
+      signal: leaving.signal,
+    }).catch(() => "nobody is there to read it");
+    // One that is over is of an earlier try.
+    this.show(await this.poll(({ stages }) => stages.length === 1));
+    leaving.abort();
+    this.event("the page leaves");
+    this.status("the page left");
+    return {};
+  }
+
+  async ledger() {
+    const { stages } = await this.poll((ledger) => {
+      this.show(ledger);
+      return ledger.over;
+    });
+    return stages.join(", ");
+  }
+
+  show({ stages }) {
+    for (const stage of stages.slice(this.seen)) {
+      this.event(`in the ledger: ${stage}`);
+    }
+    this.seen = stages.length;
+  }
+
+  /* Look at the ledger until it is so. */
+  async poll(isSo) {
+    for (;;) {
+      const ledger = await (await fetch(this.url)).json();
+      if (isSo(ledger)) {
+        return ledger;
+      }
+      if (performance.now() - this.start > PATIENCE) {
+        throw new Error("The ledger does not change");
+      }
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+
+  clear() {
+    this.seen = 0;
+    this.part(".result").hidden = false;
+    this.part(".status").textContent = "…";
+    this.part(".status").className = "status";
+    for (const name of [".verdict", ".time", ".headers", ".events"]) {
+      this.part(name).replaceChildren();
+    }
+    for (const view of this.element.querySelectorAll(".body")) {
+      view.hidden = true;
+    }
+  }
+
+  time() {
+    const seconds = (performance.now() - this.start) / 1000;
+    return `${seconds.toFixed(2)} s`;
+  }
+
+  status(text, code = 0) {
+    const status = this.part(".status");
+    status.textContent = text;
+    status.classList.add(`kind-${Math.floor(code / 100)}`);
+    this.part(".time").textContent = `after ${this.time()}`;
+  }
+
+  header(name, value) {
+    const item = document.createElement("li");
+    const label = document.createElement("b");
+    label.textContent = `${name}: `;
+    item.append(label, value);
+    this.part(".headers").append(item);
+  }
+
+  event(text) {
+    const item = document.createElement("li");
+    const time = document.createElement("time");
+    time.textContent = this.time();
+    item.append(time, text);
+    this.part(".events").append(item);
+  }
+}
+
+/* What is not as expected. Some facts no page can see: a header that is not
+   exposed, what was redirected, and the preflight. */
+function differences(expect, got) {
+  const wrong = [];
+  for (const [name, expected] of Object.entries(expect)) {
+    const key = name in got ? name : name.toLowerCase();
+    if (key in got && !fits(expected, got[key])) {
+      wrong.push(`${name} should be ${expected}`);
+    }
+  }
+  return wrong;
+}
+
+function fits(expected, text) {
+  const parts = expected.split("*");
+  const pattern = parts
+    .map((part) => part.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"))
+    .join("[^]*");
+  return new RegExp(`^${pattern}$`).test(text);
+}
+
+function pretty(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,428 @@
+"""The demo: it shows what it says, on its page, by curl and by its check."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+
+from examples.demo import __main__ as command
+from examples.demo import api, scenarios
+from examples.demo.api import create_api
+from examples.demo.check import fits
+from examples.demo.page import create_page
+from examples.demo.scenarios import Scenario
+from examples.demo.server import running
+
+FOLDER = Path(command.__file__).parent
+ROOT = FOLDER.parents[1]
+PAGE = "http://127.0.0.1:8080"
+API = "http://127.0.0.1:8081"
+TABLE = scenarios.scenarios(PAGE)
+#: For how many seconds a process may take, which takes three.
+PATIENCE = 60
+
+each_scenario = pytest.mark.parametrize(
+    "scenario", TABLE, ids=[scenario.title for scenario in TABLE]
+)
+
+
+def read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+# The check
+# =========
+
+#: A middleware that does nothing, and scenarios that have to notice.
+NOTICED_BY = {
+    "cors_middleware": [
+        "A page that is allowed",
+        "A page that is not",  # by its Vary
+        "A request that needs a preflight",
+        "A stream from another origin",
+        "A failure from another origin",
+    ],
+    "error_middleware": [
+        "An exception as JSON",
+        "The same as problem details",
+        "A bug as a debug page",
+        "A raised answer keeps its headers",
+    ],
+    "https_middleware": ["Behind a proxy that took off the TLS"],
+    "shield_middleware": [
+        "You leave, the write is finished",
+        "The limit strikes, the write is finished",
+    ],
+    "timeout_middleware": [
+        "A handler that takes too long",
+        "The limit strikes, the write is finished",
+    ],
+}
+WITHOUT = """
+import sys
+from aiohttp import web
+from examples.demo import __main__, api, check
+
+def nothing(*args, **options):
+    @web.middleware
+    async def nothing(request, handler):
+        return await handler(request)
+    return nothing
+
+check.PATIENCE = 3
+setattr(api, sys.argv[1], nothing)
+sys.exit(__main__.main(["--check"]))
+"""
+
+
+class Checked(NamedTuple):
+    code: int
+    output: str
+
+    @property
+    def failed(self) -> list[str]:
+        """The scenarios with a line that says NO."""
+        titles, title = [], ""
+        for line in self.output.splitlines()[1:]:
+            if not line.startswith(" "):
+                title = line
+            elif line.endswith("  NO") and title not in titles:
+                titles.append(title)
+        return titles
+
+
+class Checks:
+    """Runs of the check, begun at once as they mostly wait."""
+
+    def __init__(self) -> None:
+        self.processes = {"": start("-m", "examples.demo", "--check")}
+        for name in NOTICED_BY:
+            self.processes[name] = start("-c", WITHOUT, name)
+
+    def __getitem__(self, name: str) -> Checked:
+        process = self.processes[name]
+        output, _ = process.communicate(timeout=PATIENCE)
+        return Checked(process.returncode, output)
+
+    def end(self) -> None:
+        for process in self.processes.values():
+            with process:
+                process.kill()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def checks() -> Iterator[Checks]:
+    checks = Checks()
+    yield checks
+    checks.end()
+
+
+# The page
+# ========
+
+
+async def test_page_gets_all_that_it_asks_its_own_server_for(
+    aiohttp_client: Any,
+) -> None:
+    client = await aiohttp_client(create_page(PAGE, API))
+    page = await client.get("/", headers={"Host": "127.0.0.1:8080"})
+    assert await page.text() == read("page.html")
+    asked = re.findall(r' (?:src|href)="([^"]+)"', read("page.html"))
+    asked += re.findall(r'fetch\("([^"]+)"\)', read("page.js"))
+    asked.remove("data:,")  # no icon
+    assert sorted(asked) == ["page.css", "page.js", "scenarios.json"]
+    for path in asked:
+        assert (await client.get(f"/{path}")).status == 200
+
+
+async def test_page_gets_every_scenario(aiohttp_client: Any) -> None:
+    client = await aiohttp_client(create_page(PAGE, API))
+    demo = await (await client.get("/scenarios.json")).json()
+    assert demo["api"] == API
+    assert len(demo["scenarios"]) == len(TABLE)
+    names = set(re.findall(r"\bscenario\.(\w+)", read("page.js")))
+    assert names <= demo["scenarios"][0].keys()
+    names = set(re.findall(r"\bdemo\.(\w+)", read("page.js")))
+    assert names == demo.keys()
+
+
+def test_script_finds_its_elements_on_the_page() -> None:
+    page, script = read("page.html"), read("page.js")
+    ids = re.findall(r'(?:getElementById|fromTemplate)\("([\w-]+)"\)', script)
+    assert ids
+    assert [name for name in ids if f'id="{name}"' not in page] == []
+    classes = re.findall(r'(?:part|querySelector)\("\.([\w-]+)"\)', script)
+    assert classes
+    assert [name for name in classes if f'class="{name}"' not in page] == []
+
+
+def test_page_works_without_a_network() -> None:
+    for name in ("page.html", "page.css", "page.js"):
+        assert (
+            re.findall(r"(?:https?:|url\(|@import|\bimport\b)", read(name))
+            == []
+        )
+
+
+async def test_page_asked_for_by_another_name_redirects_to_its_own(
+    aiohttp_client: Any,
+) -> None:
+    client = await aiohttp_client(create_page(PAGE, API))
+    response = await client.get(
+        "/", headers={"Host": "localhost:8080"}, allow_redirects=False
+    )
+    assert response.status == 302
+    assert response.headers["Location"] == PAGE
+
+
+async def test_page_on_the_default_port_does_not_redirect(
+    aiohttp_client: Any,
+) -> None:
+    client = await aiohttp_client(create_page("http://127.0.0.1", API))
+    response = await client.get("/", headers={"Host": "127.0.0.1"})
+    assert response.status == 200
+    assert not response.history
+
+
+# The table
+# =========
+
+
+@each_scenario
+def test_code_of_each_scenario_stands_in_the_application(
+    scenario: Scenario,
+) -> None:
+    source = re.sub(r"\s", "", read("api.py"))
+    place = 0
+    for part in scenario.code.split("…"):
+        # The brackets that a call ends with when it fills several lines.
+        part = re.sub(r"\s", "", part).strip(",")
+        assert part in source[place:], scenario.code
+        place = source.index(part, place) + len(part)
+
+
+def test_scenarios_are_of_the_middlewares_in_their_order() -> None:
+    order = list(dict.fromkeys(scenario.middleware for scenario in TABLE))
+    assert order == list(scenarios.MIDDLEWARES)
+
+
+async def test_scenarios_use_every_route_and_no_other() -> None:
+    app = create_api(PAGE)
+    asked = [(scenario.method, scenario.path) for scenario in TABLE]
+    for scenario in TABLE:
+        if "redirect" in scenario.expect:
+            asked.append(("GET", scenario.expect["redirect"].split()[1]))
+        if "ledger" in scenario.expect:
+            asked.append(("GET", scenario.path))
+    used = set()
+    for method, path in asked:
+        found = await app.router.resolve(make_mocked_request(method, path))
+        assert found.http_exception is None, (method, path)
+        used.add(found.route)
+    unused = {
+        route
+        for route in app.router.routes()
+        if route.method != "HEAD" and route not in used
+    }
+    assert unused == set()
+
+
+@each_scenario
+async def test_preflight_of_each_scenario_is_answered(
+    scenario: Scenario, aiohttp_client: Any
+) -> None:
+    # What the page sends that needs none: Fetch, CORS-safelisted.
+    named = [n for n in scenario.headers if n not in ("Origin", "Accept")]
+    if scenario.method in ("GET", "POST") and not named:
+        return
+    client = await aiohttp_client(create_api(PAGE))
+    response = await client.options(
+        scenario.path,
+        headers={
+            "Origin": PAGE,
+            "Access-Control-Request-Method": scenario.method,
+            "Access-Control-Request-Headers": ",".join(named),
+        },
+    )
+    headers = response.headers
+    assert headers["Access-Control-Allow-Origin"] == PAGE
+    assert scenario.method in headers["Access-Control-Allow-Methods"]
+    allowed = headers["Access-Control-Allow-Headers"].lower().split(", ")
+    assert [name for name in named if name.lower() not in allowed] == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "got", "same"),
+    [
+        ("200", "200", True),
+        ("200", "2000", False),
+        ('{*"a": 1*}', '{"b": 2,\n"a": 1}', True),
+        ("[1].", "[1]x", False),
+        ("*", "", True),
+    ],
+)
+def test_star_stands_for_anything(expected: str, got: str, same: bool) -> None:
+    assert fits(expected, got) is same
+
+
+# Curl
+# ====
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
+async def test_lines_for_curl_show_what_they_should() -> None:
+    async with running(0, 0) as origins:
+        table = scenarios.scenarios(origins.page)
+        shown = await asyncio.gather(
+            *(paste(scenario.curl(origins.api)) for scenario in table)
+        )
+    for scenario, output in zip(table, shown, strict=True):
+        for name, expected in scenario.expect.items():
+            if name == "ledger":
+                written = json.loads(output.splitlines()[-1])
+                assert ", ".join(written["stages"]) == expected
+            elif name == "status":
+                last = re.findall(r"^HTTP/1.1 (\d+)", output, re.M)[-1]
+                assert last == expected
+            elif name == "body":
+                assert fits(f"*{expected}*", output), output
+            elif name[0].isupper() and expected != scenarios.NONE:
+                assert f"\n{name}: {expected}\n" in output
+
+
+async def paste(line: str) -> str:
+    shell = await asyncio.create_subprocess_shell(
+        line,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # the progress
+        env={**os.environ, "NO_PROXY": "*"},
+    )
+    output, _ = await shell.communicate()
+    return output.decode().replace("\r\n", "\n")
+
+
+# The command
+# ===========
+
+
+def test_taken_port_is_said_in_a_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code = command.main(["--port", "0", "--api-port", str(port)])
+    assert code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == (
+        f"Port {port} of 127.0.0.1 cannot be used: Address already in use. "
+        'Choose others, with make demo ARGS="--port 9080 --api-port 9081"\n'
+    )
+
+
+@pytest.mark.parametrize("port", ["x", "-1", "65536"])
+def test_what_is_no_port_is_refused(
+    port: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exited:
+        command.main(["--port", port])
+    assert exited.value.code == 2
+    assert port in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="it is for POSIX signals")
+@pytest.mark.parametrize(
+    ("number", "name", "leaves", "answer"),
+    [
+        (signal.SIGINT, "shielded", True, b""),
+        (signal.SIGTERM, "shielded", False, b"HTTP/1.1 200 OK"),
+        (signal.SIGINT, "late", False, b"HTTP/1.1 504 Gateway Timeout"),
+    ],
+)
+def test_stop_waits_for_the_write_that_is_shielded(
+    number: signal.Signals, name: str, leaves: bool, answer: bytes
+) -> None:
+    with start(
+        "-m", "examples.demo", "--port", "0", "--api-port", "0"
+    ) as process:
+        assert process.stdout is not None
+        output = until(process.stdout, "Ctrl-C stops it.")
+        found = re.search(
+            rf"http://127\.0\.0\.1:(\d+)/transfers/{name}", output
+        )
+        assert found is not None
+        with socket.create_connection(("127.0.0.1", int(found[1]))) as client:
+            client.sendall(
+                b"POST /transfers/%b HTTP/1.1\r\n"
+                b"Host: 127.0.0.1\r\nContent-Length: 0\r\n\r\n" % name.encode()
+            )
+            until(process.stdout, "taken from A")
+            if leaves:
+                client.close()
+            process.send_signal(number)
+            until(process.stdout, "Stopping")
+            if not leaves:
+                assert client.recv(1000).split(b"\r\n")[0] == answer
+            written, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    last = written.splitlines()[-2:]
+    assert last == [
+        f"INFO examples.demo.api: Transfer {name}: given to B",
+        "Stopped",
+    ]
+
+
+def until(lines: Iterator[str], part: str) -> str:
+    seen = ""
+    for line in lines:
+        seen += line
+        if part in line:
+            return seen
+    raise AssertionError(f"no {part!r} in {seen}")
+
+
+# What the check says
+# ===================
+
+
+def test_check_finds_everything_as_it_should_be(checks: Checks) -> None:
+    checked = checks[""]
+    assert checked.failed == []
+    assert checked.output.endswith(f"\n{len(TABLE)} passed, 0 failed\n")
+    assert checked.code == 0
+    for scenario in TABLE:
+        assert f"\n{scenario.title}\n" in checked.output
+
+
+@pytest.mark.parametrize("middleware", NOTICED_BY)
+def test_check_notices_a_middleware_that_does_nothing(
+    middleware: str, checks: Checks
+) -> None:
+    assert hasattr(api, middleware)
+    checked = checks[middleware]
+    assert checked.code == 1
+    assert set(NOTICED_BY[middleware]) <= set(checked.failed)
+    failed = len(checked.failed)
+    last = f"{len(TABLE) - failed} passed, {failed} failed"
+    assert checked.output.splitlines()[-1] == last
