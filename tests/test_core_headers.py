@@ -196,6 +196,7 @@ OFFERS = ["application/json", "text/html", "text/plain"]
         ("text/*", "text/html"),
         ("text/*, text/html;q=0.1", "text/plain"),
         ("text/plain, */*;q=0.5", "text/plain"),
+        ("application/json;q=0.5, text/*;q=0.1, */*", "application/json"),
         ("application/json;q=0.2, text/*;q=0.1", "application/json"),
         # What Chromium sends for a page.
         (

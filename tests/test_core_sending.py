@@ -322,9 +322,19 @@ async def test_answer_that_takes_the_place_of_another_is_decorated_by_all(
 async def test_answer_that_was_prepared_and_not_sent_gives_way_to_the_next(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    client = await aiohttp_client(application(OUTER, INNER))
+    statuses: list[int] = []
+
+    @web.middleware
+    async def notes(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        on_last_call(request, lambda status, headers: statuses.append(status))
+        return await handler(request)
+
+    client = await aiohttp_client(application(notes, OUTER, INNER))
     response = await client.get("/late")
     assert response.status == 500
+    assert statuses == [200, 500]
     assert response.headers.getall("X-Mark") == ["inner", "outer"]
     assert response.headers.getall("X-Last") == ["inner 500", "outer 500"]
 

@@ -81,8 +81,9 @@ def before_sending(request: web.Request, decorator: Decorator) -> None:
 def on_last_call(request: web.Request, call: LastCall) -> None:
     """Have ``call(status, headers)`` done when the headers leave.
 
-    Once for a response, and only for the one that is sent; the inner
-    middleware's before the outer one's.
+    The inner middleware's before the outer one's. Once for a response: the one
+    that is sent, and before it any that got as far and was given up with not
+    a byte of it out, such as one that a handler had prepared when it failed.
     """
     _wrap(request.writer, _call_and_write, call)
 
