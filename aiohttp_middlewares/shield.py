@@ -234,7 +234,7 @@ async def _shield(
     try:
         if not task.done():
             try:
-                await asyncio.wait([task])
+                await _settled(task)
             except asyncio.CancelledError as exc:
                 if await _goes_on(request, task, exc):
                     raise
@@ -287,6 +287,21 @@ else:
         return context.run(asyncio.create_task, run())
 
 
+async def _settled(task: _Task) -> None:
+    """Wait for the task; being cancelled here does not cancel it.
+
+    As ``asyncio.wait([task])`` does, for a third of the price.
+    """
+    waiter = asyncio.get_running_loop().create_future()
+
+    def wake(task: _Task) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    task.add_done_callback(wake)
+    await waiter
+
+
 #: What a shield that gives up tells another further in, as it cancels it.
 _GIVEN_UP = "given up by aiohttp_middlewares.shield"
 
@@ -333,7 +348,7 @@ async def _goes_on(
     while not task.done():
         # A timeout outside may strike as well: there is nobody to answer.
         with suppress(asyncio.CancelledError):
-            await asyncio.wait([task])
+            await _settled(task)
     if not (task.cancelled() and stand_in.cancelled()):
         _report(request, task, client_left=True)
     return True
@@ -344,7 +359,7 @@ async def _cancel(task: _Task) -> None:
     while not task.done():
         task.cancel(_GIVEN_UP)
         with suppress(asyncio.CancelledError):  # passed on by the loop
-            await asyncio.wait([task])
+            await _settled(task)
 
 
 def _stand_in(request: web.Request, task: _Task) -> asyncio.Future[None]:
