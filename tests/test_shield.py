@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
@@ -926,6 +927,24 @@ def test_one_middleware_serves_one_event_loop_after_the_other() -> None:
 
     for _ in range(2):
         asyncio.run(main())
+
+
+def test_one_middleware_serves_two_event_loops_at_once() -> None:
+    shield = shield_middleware(methods=["POST"])
+    found: list[bool] = []
+
+    async def main() -> None:
+        for _ in range(5):
+            found.append(await is_shielded(shield, "POST /"))
+
+    threads = [
+        threading.Thread(target=asyncio.run, args=[main()]) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 10
 
 
 # The server shuts down
