@@ -7,10 +7,11 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-check test test-redis lint types docs clean
+.PHONY: help demo demo-check test test-redis test-browser test-proxy soak \
+	soak-short lint types docs bench bench-instructions clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s%s\n", $$1, $$2}' \
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s%s\n", $$1, $$2}' \
 		$(MAKEFILE_LIST)
 
 demo: $(VENV)/.package ## Run the demo application; Ctrl-C stops it
@@ -25,6 +26,18 @@ test: $(VENV)/.test ## Run the tests; ARGS="-k cors" goes on to pytest
 test-redis: $(VENV)/.test ## Run only the tests that need redis-server
 	$(BIN)/python -m pytest -m redis $(ARGS)
 
+test-browser: $(VENV)/.browser ## Run the tests that need Chromium
+	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+test-proxy: $(VENV)/.test ## Run the tests that need nginx
+	$(BIN)/python -m pytest tests/proxy $(ARGS)
+
+soak: $(VENV)/.test ## Load a server for a minute and look what is left
+	$(BIN)/python -m pytest -s tests/soak $(ARGS)
+
+soak-short: $(VENV)/.test ## The same in ten seconds
+	SOAK_SECONDS=10 $(BIN)/python -m pytest -s tests/soak $(ARGS)
+
 lint: $(VENV)/.lint ## Check the style of the code
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -35,8 +48,24 @@ types: $(VENV)/.types ## Check the types
 docs: $(VENV)/.docs ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
+# Upstream stands beside, in an environment of its own, with what others use.
+UPSTREAM := $(VENV)-upstream
+
+bench: $(VENV)/.bench $(UPSTREAM)/.done ## Measure it beside upstream's
+	$(BIN)/python benchmarks $(ARGS) $(UPSTREAM)/bin/python
+
+bench-instructions: $(VENV)/.bench $(UPSTREAM)/.done ## Count instructions
+	$(BIN)/python benchmarks --instructions $(UPSTREAM)/bin/python
+
+$(UPSTREAM)/.done: $(VENV)/.bench
+	test -x $(UPSTREAM)/bin/python || $(PYTHON) -m venv $(UPSTREAM)
+	$(UPSTREAM)/bin/python -m pip install -q aiohttp-middlewares==3.0.0 \
+		aiohttp-cors aiohttp-remotes \
+		$$($(BIN)/python -m pip freeze | grep -E '^(aiohttp|multidict|yarl)==')
+	@touch $@
+
 clean: ## Remove all that the other targets made
-	rm -rf $(VENV) docs/_build .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(UPSTREAM) docs/_build .mypy_cache .pytest_cache .ruff_cache \
 		.hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

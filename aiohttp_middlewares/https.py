@@ -54,6 +54,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy, istr
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.cloning import cloned
 from aiohttp_middlewares._core.headers import elements, parameters
 from aiohttp_middlewares._core.peers import PeerCollection, Peers
 from aiohttp_middlewares.annotations import (
@@ -105,7 +106,7 @@ def https_middleware(
         if request.scheme == "https" or not (peers is None or request in peers):
             return await handler(request)
         try:
-            request = _as_https(request)
+            request = cloned(request, scheme="https")
         except RuntimeError:  # its body has been read
             if not warned:
                 warned = True
@@ -152,17 +153,3 @@ def _says(headers: CIMultiDictProxy[str], name: istr, value: str) -> bool:
         last = parameters(last).get("proto", "")
     # What some proxies say of a WebSocket that came by TLS.
     return last == value or (last == "wss" and value == "https")
-
-
-def _as_https(request: web.Request) -> web.Request:
-    """A clone that keeps what an earlier clone has set."""
-    try:
-        return request.clone(
-            scheme="https",
-            host=request.host,
-            # None where the socket has no name, and then nothing to keep.
-            remote=request.remote,  # type: ignore[arg-type]
-        )
-    except ValueError:
-        # The host of an absolute-form target that yarl would not write.
-        return request.clone(scheme="https")

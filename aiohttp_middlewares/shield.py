@@ -87,6 +87,12 @@ default, is applied twice by aiohttp: to the handler, then to its connection).
 With ``handler_cancellation=False``, aiohttp's default, nobody cancels a
 handler when its client leaves, and aiohttp does not cancel it at the end of
 ``shutdown_timeout`` either: add :func:`drain_shielded`, which waits for it.
+
+Read the body first. Once a timeout outside has answered, aiohttp refuses to
+give what was not read yet, and closes the uploaded files. With
+``handler_cancellation=False`` it does so as soon as the client leaves.
+
+A shielded stream or long poll never learns that its client left.
 """
 
 import asyncio
@@ -95,12 +101,12 @@ import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import suppress
 from contextvars import Context, copy_context
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.sending import only_one_response
+from aiohttp_middlewares._core.sending import only_one_response, started
 from aiohttp_middlewares._core.urls import UrlMatcher
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -184,23 +190,24 @@ async def drain_shielded(app: web.Application) -> AsyncIterator[None]:
     :data:`DEFAULT_DRAIN_TIMEOUT` seconds is cancelled, and an error is logged.
     """
     yield
-    running = {
-        task: request
+    handlers = {
+        task
         for middleware in _middlewares(app)
-        for task, request in getattr(
-            middleware, "shielded_handlers", _NONE
-        ).items()
+        for task, request in getattr(middleware, "shielded_handlers", _NONE)
+        # A copy: another application in another thread may share it.
+        .copy()
+        .items()
+        if app in request.match_info.apps
     }
-    if not running:
+    if not handlers:
         return
     logger.info(
         "Waiting for %(handlers)s shielded handlers",
-        facts := {"handlers": len(running)},
+        facts := {"handlers": len(handlers)},
         extra=facts,
     )
-    _, late = await asyncio.wait(running, timeout=DEFAULT_DRAIN_TIMEOUT)
+    _, late = await asyncio.wait(handlers, timeout=DEFAULT_DRAIN_TIMEOUT)
     for task in late:
-        _log_cancelled(running[task])
         task.cancel()
     if late:
         await asyncio.wait(late)
@@ -217,18 +224,24 @@ _NONE: _Running = {}
 async def _shield(
     request: web.Request, handler: Handler, running: _Running
 ) -> web.StreamResponse:
+    async def handle() -> web.StreamResponse:
+        # Not each handler is a coroutine function: a class-based view is not.
+        return await handler(request)
+
     context = copy_context()
-    # aiohttp's handlers are coroutine functions, whatever their type says.
-    task = _start(cast(_Handling, handler(request)), context)
+    task = _start(handle(), context)
     running[task] = request
     try:
         if not task.done():
-            await _settled(task)
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as exc:
+                if await _goes_on(request, task, exc):
+                    raise
+            else:
+                if task.cancelled():
+                    _report(request, task)
         return task.result()
-    except asyncio.CancelledError:
-        if not task.done():
-            await _protect(request, task)
-        raise
     finally:
         if task.done():
             del running[task]
@@ -274,86 +287,106 @@ else:
         return context.run(asyncio.create_task, run())
 
 
-async def _settled(task: _Task) -> None:
-    """Wait for the task; being cancelled here does not cancel it."""
-    waiter = asyncio.get_running_loop().create_future()
-
-    def wake(task: _Task) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    task.add_done_callback(wake)
-    await waiter
+#: What a shield that gives up tells another further in, as it cancels it.
+_GIVEN_UP = "given up by aiohttp_middlewares.shield"
 
 
-async def _protect(request: web.Request, task: _Task) -> None:
-    """The request was cancelled, and its handler is still at work."""
-    if not request.content.is_eof():
+async def _goes_on(
+    request: web.Request, task: _Task, exc: asyncio.CancelledError
+) -> bool:
+    """The request was cancelled. Whether that was kept from its handler.
+
+    If not, the handler was cancelled as well and the request ends as it does.
+    """
+    protocol: Any = request.protocol
+    if task.done():  # in the very moment
+        _report(request, task)
+        return True
+
+    if not request.content.is_eof() or _GIVEN_UP in exc.args:
         # The handler waits for an upload that may never end; left alone it
         # would keep aiohttp from closing the connection.
-        await _cancelled(task)
-    elif request.transport is not None:
+        await _cancel(task)
+        return False
+
+    if request.transport is not None:
         # A timeout outside. The visitor gets its answer, and whatever the
         # handler sends later must not follow it.
         only_one_response(request)
-        task.add_done_callback(lambda task: _log_failure(request, task))
-    elif _client_left(request.protocol, task):
-        while not task.done():
-            # By a timeout outside, say: there is nobody to answer.
-            with suppress(asyncio.CancelledError):
-                await _settled(task)
-        if task.cancelled():
-            _log_cancelled(request)
-        else:
-            _log_failure(request, task)
-    else:
+        task.add_done_callback(lambda task: _report(request, task))
+        return True
+
+    # A lost connection and the end of `shutdown_timeout` look the same but for
+    # a private attribute: aiohttp forgets its task for a lost connection.
+    if isinstance(getattr(protocol, "_task_handler", None), asyncio.Task):
         _log_cancelled(request)
-        await _cancelled(task)
-
-
-def _client_left(protocol: Any, task: _Task) -> bool:
-    """Whether the connection was lost; if not, the server is shutting down.
-
-    Both look the same but for a private attribute: aiohttp forgets its task
-    for a connection that was lost. So it would not cancel anything for it at
-    the end of ``shutdown_timeout``; we give it the task of the handler.
-    """
-    if getattr(protocol, "_task_handler", None) is not None:
+        await _cancel(task)
         return False
+
+    # As it arrived whole, the handler may read what it did not yet read.
+    request.content.set_exception(None)  # type: ignore[arg-type]
+    # And having forgotten its task, aiohttp would not cancel anything at the
+    # end of `shutdown_timeout`.
+    stand_in = _stand_in(request, task)
     if hasattr(protocol, "_task_handler"):
-        protocol._task_handler = task
+        protocol._task_handler = stand_in
+    while not task.done():
+        # A timeout outside may strike as well: there is nobody to answer.
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    if not (task.cancelled() and stand_in.cancelled()):
+        _report(request, task, client_left=True)
     return True
 
 
-async def _cancelled(task: _Task) -> None:
-    """Cancel the task and wait until it has cleaned up."""
+async def _cancel(task: _Task) -> None:
+    """Cancel the handler and wait until it has cleaned up."""
     while not task.done():
-        task.cancel()
+        task.cancel(_GIVEN_UP)
         with suppress(asyncio.CancelledError):  # passed on by the loop
-            await _settled(task)
-    if not task.cancelled():
-        task.exception()  # not of interest, and now retrieved
+            await asyncio.wait([task])
 
 
-def _log_cancelled(request: web.Request) -> None:
-    facts = logs.facts(request)
-    logger.error(
-        "The shutdown limit cancelled the shielded handler of "
-        "%(method)s %(path)s",
-        facts,
-        extra=facts,
-    )
+def _stand_in(request: web.Request, task: _Task) -> asyncio.Future[None]:
+    """For aiohttp to wait for and to cancel.
+
+    The task itself may fail, and ``AppRunner.cleanup()`` fails with what it
+    waits for, before ``on_cleanup``.
+    """
+    stand_in = task.get_loop().create_future()
+
+    def settle(task: _Task) -> None:
+        if not stand_in.done():
+            stand_in.set_result(None)
+
+    def cancel(stand_in: asyncio.Future[None]) -> None:
+        if stand_in.cancelled():
+            _log_cancelled(request)
+            task.cancel(_GIVEN_UP)
+
+    task.add_done_callback(settle)
+    stand_in.add_done_callback(cancel)
+    return stand_in
 
 
-def _log_failure(request: web.Request, task: _Task) -> None:
-    """Say what a handler raised that nobody else hears of."""
+def _report(
+    request: web.Request, task: _Task, *, client_left: bool = False
+) -> None:
+    """Say how a handler ended that nobody else hears of."""
+    exc = None if task.cancelled() else task.exception()
+    if not request.content.is_eof():
+        return  # it ended with the upload that broke off
     if task.cancelled():
+        _log_cancelled(request)
         return
-    exc = task.exception()
-    if exc is None or isinstance(exc, ConnectionResetError):
-        return  # the latter: it wrote to the client that left
-    if isinstance(exc, web.HTTPException) and exc.status < 500:
+    if exc is None or (isinstance(exc, web.HTTPException) and exc.status < 500):
         return
+    if (
+        client_left
+        and started(request)
+        and isinstance(exc, ClientConnectionResetError)
+    ):
+        return  # it wrote to the client that left
     facts = logs.facts(request)
     logger.error(
         "The shielded handler of %(method)s %(path)s failed after its "
@@ -364,9 +397,19 @@ def _log_failure(request: web.Request, task: _Task) -> None:
     )
 
 
+def _log_cancelled(request: web.Request) -> None:
+    facts = logs.facts(request)
+    logger.error(
+        "The shielded handler of %(method)s %(path)s was cancelled before it "
+        "had finished",
+        facts,
+        extra=facts,
+    )
+
+
 def _middlewares(app: web.Application) -> Iterator[Any]:
     yield from app.middlewares
     for resource in app.router.resources():
         subapp = resource.get_info().get("app")
-        if subapp is not None:
+        if isinstance(subapp, web.Application):
             yield from _middlewares(subapp)

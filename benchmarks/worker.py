@@ -18,6 +18,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser
 from aiohttp.http_writer import StreamWriter
+from aiohttp.web_urldispatcher import MatchInfoError
 from cases import CASES, HANDLERS, Case, Handler
 
 REQUESTS = 50  # in a round: few enough to stay in the processor's cache
@@ -43,6 +44,7 @@ class Protocol(asyncio.Protocol):
 
 
 PROTOCOL: Any = Protocol()
+UNMATCHED = MatchInfoError(web.HTTPNotFound())
 
 
 def parsed(case: Case, count: int) -> list[web.Request]:
@@ -52,16 +54,10 @@ def parsed(case: Case, count: int) -> list[web.Request]:
         parser = HttpRequestParser(PROTOCOL, loop, 2**16)
         ((message, payload),) = parser.feed_data(case.request())[0]
         writer = StreamWriter(PROTOCOL, loop)
-        requests.append(
-            web.Request(
-                message,
-                payload,
-                PROTOCOL,
-                writer,
-                None,  # type: ignore[arg-type]
-                loop,
-            )
-        )
+        task: Any = None
+        request = web.Request(message, payload, PROTOCOL, writer, task, loop)
+        request._match_info = UNMATCHED
+        requests.append(request)
     return requests
 
 

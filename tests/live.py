@@ -30,6 +30,11 @@ class Live(NamedTuple):
     async def connect(self) -> "Connection":
         return Connection(*await asyncio.open_connection(self.host, self.port))
 
+    def connections(self) -> int:
+        """How many aiohttp knows of."""
+        server = self.runner.server
+        return 0 if server is None else len(server.connections)
+
 
 @asynccontextmanager
 async def live(app: web.Application, **options: Any) -> AsyncIterator[Live]:

@@ -589,8 +589,25 @@ async def test_100_continue_does_not_stop_the_clock() -> None:
         client.leave()
 
 
+@web.middleware
+async def answers_by_itself(
+    request: web.Request, handler: Handler
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except RequestTimeout as exc:
+        return web.Response(status=exc.status, text=exc.message)
+
+
+@pytest.mark.parametrize(
+    ("middleware", "body"),
+    [
+        (error_middleware(), b'{"detail": "Request timed out"}'),
+        (answers_by_itself, b"Request timed out"),
+    ],
+)
 async def test_stream_that_never_left_does_not_garble_the_504(
-    aiohttp_client: AiohttpClient,
+    middleware: Middleware, body: bytes
 ) -> None:
     """It told the writer that its body would be chunked and compressed."""
 
@@ -604,17 +621,14 @@ async def test_stream_that_never_left_does_not_garble_the_504(
         await response.prepare(request)
         return response
 
-    app = application(
-        error_middleware(), timeout_middleware(SHORT), stream=stream
-    )
+    app = application(middleware, timeout_middleware(SHORT), stream=stream)
     app.on_response_prepare.append(slowly)
     async with live(app) as server:
         client = await server.connect()
         for _ in range(2):
             client.send("GET /stream")
             answer = await client.answer()
-            assert answer.status == 504
-            assert answer.rest == b'{"detail": "Request timed out"}'
+            assert (answer.status, answer.rest) == (504, body)
         client.leave()
 
 

@@ -11,8 +11,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
+from multidict import istr
+
 # RFC 9110 5.6.2: what a method or a field name is made of.
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 
 
 def refuse(
@@ -93,6 +96,25 @@ def tokens(what: str, of: str, value: object) -> tuple[str, ...]:
     return found
 
 
+def header_name(what: str, value: object) -> istr:
+    """The name of one header field."""
+    if not isinstance(value, str):
+        refuse(TypeError, what, "a header name", value)
+    if not TOKEN.fullmatch(value):
+        refuse(ValueError, what, "a header name", value)
+    return istr(value)
+
+
+def header_value(what: str, value: object) -> str:
+    """The value of one header field, RFC 9110 5.5, in ASCII."""
+    should = "the value of a header"
+    if not isinstance(value, str):
+        refuse(TypeError, what, should, value)
+    if not _FIELD_VALUE.fullmatch(value):
+        refuse(ValueError, what, should, value)
+    return value
+
+
 def methods(what: str, value: object) -> frozenset[str]:
     """One method or a collection of them, in upper case."""
     if isinstance(value, str):
@@ -111,3 +133,13 @@ def exceptions(what: str, value: object) -> tuple[type[Exception], ...]:
         if not (isinstance(item, type) and issubclass(item, Exception)):
             refuse(TypeError, what, "exception classes", item)
     return found
+
+
+def statuses(what: str, value: object) -> frozenset[int]:
+    """A collection of HTTP status codes."""
+    for item in (found := items(what, "HTTP status codes", value)):
+        if isinstance(item, bool) or not isinstance(item, int):
+            refuse(TypeError, what, "a collection of HTTP status codes", item)
+        if not 100 <= item <= 599:
+            refuse(ValueError, what, "HTTP status codes, 100 to 599", item)
+    return frozenset(found)

@@ -185,6 +185,8 @@ def match_request(urls: Urls, method: str, path: str) -> bool:
     :param method: The method of a request. ``HEAD`` is not covered by ``GET``.
     :param path: The path of a request.
     """
+    if isinstance(urls, str):
+        urls = (urls,)  # and not the characters of it
     if not isinstance(urls, Mapping):
         return any(match_path(item, path) for item in urls)
     method = method.upper()

@@ -69,7 +69,7 @@ the headers and cookies of the exception (``Allow``, ``WWW-Authenticate``,
 
 Once a response has started there is no second one: the connection is cut, so
 that the client sees that something went wrong. A client that went away is no
-error.
+error, and a request body that cannot be decoded is a 400.
 
 Order
 =====
@@ -303,7 +303,7 @@ class _Choice:
 
 
 def _check_status(what: str, status: int) -> None:
-    if isinstance(status, bool) or not 400 <= status <= 599:
+    if not 400 <= status <= 599:
         options.refuse(ValueError, what, "for statuses 400 to 599", status)
 
 

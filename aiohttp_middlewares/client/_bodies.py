@@ -1,0 +1,95 @@
+"""Sending a request again: its body, and the answer it got before."""
+
+import aiohttp
+from aiohttp import ClientRequest, ClientResponse, hdrs, payload
+
+from aiohttp_middlewares.client._timeouts import TimeIsUp, time_limit
+
+#: A body up to this size is read, which keeps the connection alive and the
+#: response readable. To read a larger one may take longer than to connect.
+SMALL_BODY = 64 * 1024
+
+#: What a server gets to deliver a small body, in seconds.
+DRAIN_TIMEOUT = 1.0
+
+
+def is_replayable(req: ClientRequest) -> bool:
+    """Whether the body comes out the same when it is written once more.
+
+    A list of what is known to: aiohttp's own ``Payload.consumed`` misses
+    partly read generators and multipart bodies in some releases, and an
+    exhausted generator is sent as an empty body, with success.
+    """
+    body = req.body
+    return isinstance(body, bytes) or _can_rewind(body)
+
+
+def _can_rewind(body: payload.Payload) -> bool:
+    if getattr(body, "consumed", False):
+        return False
+    if isinstance(body, payload.BytesPayload):
+        return True
+    if isinstance(body, aiohttp.MultipartWriter):
+        return all(_can_rewind(part) for part, _, _ in body)
+    if isinstance(body, payload.IOBasePayload):
+        # aiohttp rewinds files since 3.12.3; before, it closes them. One
+        # without a size is sent in chunks: were it cut short, nobody would
+        # notice.
+        return (
+            hasattr(body, "_set_or_restore_start_position")
+            and body.size is not None
+            and _is_seekable(getattr(body, "_value", None))
+        )
+    return False
+
+
+def _is_seekable(file: object) -> bool:
+    try:
+        return bool(file.seekable())  # type: ignore[attr-defined]
+    except (AttributeError, ValueError):  # no file, or closed
+        return False
+
+
+def prepare_again(req: ClientRequest) -> None:
+    """Make a request that was sent ready to be sent once more.
+
+    Raises ``TimeoutError`` when the caller's time is over: aiohttp's total
+    timeout strikes only once, and who was struck may have swallowed it or
+    taken it for another.
+    """
+    # Private until aiohttp has a public way to ask.
+    check = getattr(getattr(req, "_timer", None), "assert_timeout", None)
+    if check is not None:
+        check()
+    if hdrs.EXPECT in req.headers:
+        # The wait for "100 Continue" ended with the first attempt.
+        req.update_expect_continue()
+
+
+async def discard(response: ClientResponse) -> None:
+    """Give the connection of a response back to the pool.
+
+    This has to come before anything else is sent, or waited for: what is
+    sent next may need this very connection.
+    """
+    if response.closed:
+        return  # all of it has been read
+    length = response.content_length
+    if (
+        length is not None
+        and length <= SMALL_BODY
+        # A few kilobytes of gzip can be many megabytes.
+        and hdrs.CONTENT_ENCODING not in response.headers
+    ):
+        try:
+            async with time_limit(DRAIN_TIMEOUT):
+                await response.read()
+        except (TimeIsUp, aiohttp.ClientError):
+            response.close()
+    else:
+        response.release()
+
+
+def is_handshake(req: ClientRequest) -> bool:
+    """Whether the request asks for another protocol: a WebSocket."""
+    return hdrs.UPGRADE in req.headers
