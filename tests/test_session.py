@@ -412,6 +412,10 @@ async def test_all_clones_of_a_request_have_one_session(
     client = await browse(session_middleware(KEY), both=both)
     response = await client.get("/both")
     assert session_of(value_of(response)) == {"0": 0, "1": 1, "2": 2}
+    storage = Memory()
+    client = await browse(session_middleware(storage), both=both)
+    await client.get("/both")
+    assert storage.kept == {"a-name": {"0": 0, "1": 1, "2": 2}}
 
 
 async def test_change_by_a_middleware_outside_is_saved_too(
@@ -757,6 +761,7 @@ class Memory(aiohttp_session.AbstractStorage):
     async def load_session(
         self, request: web.Request
     ) -> aiohttp_session.Session:
+        await asyncio.sleep(0)  # as one that asks a server
         if "load" in self.broken:
             raise ConnectionRefusedError
         name = self.load_cookie(request)

@@ -273,7 +273,7 @@ class _Plan:
         minimum_size: int,
         is_compressible: Callable[[str], bool],
     ) -> None:
-        self.minimum_size = max(minimum_size, 1)
+        self.minimum_size = minimum_size
         self.is_compressible = is_compressible
         # Clients send few different values.
         self.accepted = lru_cache(maxsize=256)(_Negotiation(encodings))
