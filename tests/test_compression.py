@@ -762,9 +762,9 @@ async def test_file_that_the_handler_sends_itself_is_left_alone(
     page.write_bytes(LARGE)
 
     async def handler(request: web.Request) -> web.FileResponse:
-        response = web.FileResponse(page)
-        await response.prepare(request)
-        return response
+        await web.FileResponse(page).prepare(request)
+        # Returned, aiohttp would open and send it once more.
+        raise ZeroDivisionError
 
     response = await ask(app_of(handler))
     assert await response.read() == LARGE

@@ -878,6 +878,8 @@ async def test_preflight_counts_as_the_method_that_it_asks_for(
     # An OPTIONS that is no preflight counts as what it is.
     answer = await ask(client, method="OPTIONS")
     assert (answer.status, said(answer)) == (405, {})
+    answer = await preflight(client, None)
+    assert (answer.status, said(answer)) == (405, {})
 
 
 async def test_urls_are_whole_paths_in_a_sub_application_too(
