@@ -225,6 +225,9 @@ async def _shield(
     request: web.Request, handler: Handler, running: _Running
 ) -> web.StreamResponse:
     async def handle() -> web.StreamResponse:
+        # The client may have left before this task had its first turn.
+        if request.transport is None and request.content.is_eof():
+            _let_read(request)
         # Not each handler is a coroutine function: a class-based view is not.
         return await handler(request)
 
@@ -338,8 +341,7 @@ async def _goes_on(
         await _cancel(task)
         return False
 
-    # As it arrived whole, the handler may read what it did not yet read.
-    request.content.set_exception(None)  # type: ignore[arg-type]
+    _let_read(request)
     # And having forgotten its task, aiohttp would not cancel anything at the
     # end of `shutdown_timeout`.
     stand_in = _stand_in(request, task)
@@ -352,6 +354,11 @@ async def _goes_on(
     if not (task.cancelled() and stand_in.cancelled()):
         _report(request, task, client_left=True)
     return True
+
+
+def _let_read(request: web.Request) -> None:
+    """Have the handler read what it did not yet read, as it arrived whole."""
+    request.content.set_exception(None)  # type: ignore[arg-type]
 
 
 async def _cancel(task: _Task) -> None:
