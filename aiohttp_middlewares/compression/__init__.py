@@ -93,15 +93,12 @@ from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict, istr
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.encoding import Bytes, encode_body
 from aiohttp_middlewares._core.headers import (
     VARY,
     add_elements,
     elements,
     weighted,
-)
-from aiohttp_middlewares._core.sending import (
-    Bytes,
-    encode_body,
 )
 from aiohttp_middlewares._core.urls import UrlMatcher
 from aiohttp_middlewares.annotations import (

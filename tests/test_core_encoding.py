@@ -8,11 +8,8 @@ from multidict import CIMultiDict
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import head, raw
 
-from aiohttp_middlewares._core.sending import (
-    Bytes,
-    encode_body,
-    on_last_call,
-)
+from aiohttp_middlewares._core.encoding import Bytes, encode_body
+from aiohttp_middlewares._core.sending import on_last_call
 from aiohttp_middlewares.annotations import Handler, Middleware
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
