@@ -7,11 +7,11 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-check test lint types docs bench bench-instructions \
-	clean
+.PHONY: help demo demo-check test test-redis test-browser test-proxy soak \
+	soak-short lint types docs bench bench-instructions clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s%s\n", $$1, $$2}' \
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s%s\n", $$1, $$2}' \
 		$(MAKEFILE_LIST)
 
 demo: $(VENV)/.package ## Run the demo application; Ctrl-C stops it
@@ -22,6 +22,21 @@ demo-check: $(VENV)/.package ## Run the scenarios of the demo and check them
 
 test: $(VENV)/.test ## Run the tests; ARGS="-k cors" goes on to pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+test-redis: $(VENV)/.test ## Run only the tests that need redis-server
+	$(BIN)/python -m pytest -m redis $(ARGS)
+
+test-browser: $(VENV)/.browser ## Run the tests that need Chromium
+	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+test-proxy: $(VENV)/.test ## Run the tests that need nginx
+	$(BIN)/python -m pytest tests/proxy $(ARGS)
+
+soak: $(VENV)/.test ## Load a server for a minute and look what is left
+	$(BIN)/python -m pytest -s tests/soak $(ARGS)
+
+soak-short: $(VENV)/.test ## The same in ten seconds
+	SOAK_SECONDS=10 $(BIN)/python -m pytest -s tests/soak $(ARGS)
 
 lint: $(VENV)/.lint ## Check the style of the code
 	$(BIN)/ruff check

@@ -1,0 +1,1 @@
+"""A server under load, and what is left of it: `make soak`."""

@@ -1,0 +1,193 @@
+"""Bodies through an encoder: framing, whatever the encoder does."""
+
+from typing import Any
+
+import pytest
+from aiohttp import web
+from multidict import CIMultiDict
+from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
+from raw import head, raw
+
+from aiohttp_middlewares._core.sending import (
+    Bytes,
+    encode_body,
+    on_last_call,
+)
+from aiohttp_middlewares.annotations import Handler, Middleware
+
+GET = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
+
+
+class Brackets:
+    """An encoder of which one sees what it was asked."""
+
+    def __init__(self, headers: CIMultiDict[str]) -> None:
+        self.headers = headers
+
+    async def whole(self, body: Bytes) -> bytes:
+        self.headers["X-Whole"] = "yes"
+        return b"{" + bytes(body) + b"}"
+
+    async def more(self, data: memoryview) -> bytes:
+        return b"[" + bytes(data) + b"]" if data else b""
+
+    async def end(self) -> bytes:
+        return b"."
+
+
+def encodes(calls: list[str], *, only: int | None = None) -> Middleware:
+    @web.middleware
+    async def encodes(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        def choose(status: int, headers: CIMultiDict[str]) -> Brackets | None:
+            calls.append(f"choose {status}")
+            return Brackets(headers) if only in (None, status) else None
+
+        encode_body(request, choose)
+        return await handler(request)
+
+    return encodes
+
+
+def says(calls: list[str], name: str) -> Middleware:
+    @web.middleware
+    async def says(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        on_last_call(request, lambda status, headers: calls.append(name))
+        return await handler(request)
+
+    return says
+
+
+def app_of(handler: Handler, *middlewares: Middleware) -> web.Application:
+    app = web.Application(middlewares=middlewares)
+    app.router.add_get("/", handler)
+    return app
+
+
+async def returned(request: web.Request) -> web.Response:
+    return web.Response(text="hello")
+
+
+async def streamed(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(b"one")
+    await response.write(b"")
+    await response.write(b"two")
+    await response.write_eof(b"last")
+    return response
+
+
+async def test_body_in_one_piece_gets_its_length(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    calls: list[str] = []
+    server = await aiohttp_server(app_of(returned, encodes(calls)))
+    answer = head(await raw(server, GET))
+    assert answer.rest == b"{hello}"
+    assert answer.headers.getall("Content-Length") == ["7"]
+    assert answer.headers.getall("X-Whole") == ["yes"]
+    assert "Transfer-Encoding" not in answer.headers
+
+
+async def test_body_in_parts_comes_in_chunks(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    server = await aiohttp_server(app_of(streamed, encodes([])))
+    answer = head(await raw(server, GET))
+    chunks = b"5\r\n[one]\r\n5\r\n[two]\r\n7\r\n[last].\r\n0\r\n\r\n"
+    assert answer.rest == chunks
+    assert answer.headers.getall("Transfer-Encoding") == ["chunked"]
+    assert "X-Whole" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("handler", "body"), [(returned, "hello"), (streamed, "onetwolast")]
+)
+async def test_without_an_encoder_the_body_stays(
+    aiohttp_client: AiohttpClient, handler: Handler, body: str
+) -> None:
+    app = app_of(handler, encodes([], only=404))
+    client = await aiohttp_client(app)
+    assert await (await client.get("/")).text() == body
+    response = await client.get("/nowhere")
+    assert await response.text() == "{404: Not Found}"
+    assert await (await client.get("/")).text() == body
+
+
+async def test_last_calls_are_done_once_around_it(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    for handler in (returned, streamed):
+        calls: list[str] = []
+        client = await aiohttp_client(
+            app_of(
+                handler,
+                says(calls, "outer"),
+                encodes(calls),
+                says(calls, "inner"),
+            )
+        )
+        await client.get("/")
+        assert calls == ["inner", "choose 200", "outer"]
+
+
+async def test_response_that_was_given_up_takes_its_encoder_along(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    async def second(request: web.Request) -> web.Response:
+        await web.Response(text="first").prepare(request)
+        raise web.HTTPConflict(text="second")
+
+    client = await aiohttp_client(app_of(second, encodes([], only=200)))
+    response = await client.get("/")
+    assert (response.status, await response.text()) == (409, "second")
+    client = await aiohttp_client(app_of(second, encodes([])))
+    response = await client.get("/")
+    assert (response.status, await response.text()) == (409, "{second}")
+
+
+async def test_encoder_that_fails_cuts_the_connection(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    class Fails(Brackets):
+        async def more(self, data: memoryview) -> bytes:
+            raise ZeroDivisionError
+
+    @web.middleware
+    async def fails(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        encode_body(request, lambda status, headers: Fails(headers))
+        return await handler(request)
+
+    server = await aiohttp_server(app_of(streamed, fails))
+    answer = head(await raw(server, GET))
+    assert answer.rest == b""
+
+
+@pytest.mark.parametrize("compression", [False, True])
+async def test_last_call_that_fails_leaves_no_chunks_behind(
+    aiohttp_server: AiohttpServer, compression: bool
+) -> None:
+    @web.middleware
+    async def fails(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        def call(status: int, headers: Any) -> None:
+            if status == 200:
+                raise ZeroDivisionError
+
+        on_last_call(request, call)
+        return await handler(request)
+
+    outside = [encodes([])] if compression else []
+    server = await aiohttp_server(app_of(streamed, *outside, fails))
+    answer = head(await raw(server, GET))
+    assert answer.status == 500
+    assert "Transfer-Encoding" not in answer.headers
+    assert int(answer.headers["Content-Length"]) == len(answer.rest)
+    assert b"500 Internal" in answer.rest
