@@ -18,6 +18,8 @@ from aiohttp import web
 from certificates import Certificate, self_signed
 from pytest_aiohttp.plugin import AiohttpServer
 from selenium import webdriver
+from selenium.webdriver.support.expected_conditions import staleness_of
+from selenium.webdriver.support.wait import WebDriverWait
 from yarl import URL
 
 #: The commands that are needed, and Debian's packages for them.
@@ -107,6 +109,17 @@ class Page:
             "return await read(url, options)", url=url, options=options
         )
         return Answer(**found)
+
+    async def click(self, selector: str) -> None:
+        """Click, and wait until another page is there."""
+
+        def click() -> None:
+            element = self._driver.find_element("css selector", selector)
+            element.click()
+            wait = WebDriverWait(self._driver, 20, poll_frequency=0.01)
+            wait.until(staleness_of(element))
+
+        await asyncio.to_thread(click)
 
     async def text(self) -> str:
         """What the visitor reads."""
