@@ -411,10 +411,10 @@ async def client_orders(request: web.Request) -> web.Response:
     partner, client = request.app[PARTNER], request.app[CLIENT]
     async with partner.turn:
         begin(request.app)
-        orders = []
+        orders = 0
         for page in (1, 2):
             async with client.get(f"/partner/orders/{page}") as response:
-                orders += (await response.json())["orders"]
+                orders += len((await response.json())["orders"])
         return web.json_response({"orders": orders, "seen": partner.seen})
 
 

@@ -87,6 +87,7 @@ async def _facts(
     for redirect in response.history:
         facts["redirect"] = f"{redirect.status} {redirect.headers['Location']}"
     facts["status"] = str(response.status)
+    facts["reason"] = response.reason or ""
     facts["body"] = await response.text()
     return facts
 

@@ -116,11 +116,11 @@ class Card {
       method: "POST",
     });
     const got = await answer.json();
-    this.status(got.status, got.status);
-    this.event("asked by the page's server, as a page could not");
-    for (const [name, value] of Object.entries(got)) {
-      if (/^[A-Z]/.test(name)) {
-        this.header(name, value); // the other facts are no headers
+    this.status(`${got.status} ${got.reason}`, got.status);
+    this.event("asked by the page's server, as no page could");
+    for (const name of ["Content-Type", ...Object.keys(scenario.expect)]) {
+      if (/^[A-Z]/.test(name) && name in got) {
+        this.header(name, got[name]); // the other facts are no headers
       }
     }
     this.show("pre.body", got.body);

@@ -429,7 +429,9 @@ def scenarios(page: str) -> list[Scenario]:
             {
                 "status": "200",
                 "Content-Security-Policy": "*script-src 'nonce-*'*",
+                "Cross-Origin-Opener-Policy": "same-origin",
                 "X-Content-Type-Options": "nosniff",
+                "X-Frame-Options": "SAMEORIGIN",
                 "Referrer-Policy": "no-referrer",
                 "Server": NONE,
                 "body": '*<script nonce="*">*',
@@ -468,7 +470,7 @@ def scenarios(page: str) -> list[Scenario]:
             "early_data",
             "A write in early data",
             "The proxy says that the request came before the TLS handshake "
-            "was over. As a recording of it would: 425, please send it again.",
+            "was over, as a recording of it may: 425, please send it again.",
             "early_data_middleware()",
             "/notes",
             {
@@ -593,7 +595,7 @@ def scenarios(page: str) -> list[Scenario]:
             "/client/orders",
             {
                 "status": "200",
-                "body": '{"orders": [10, 11, 20, 21], '
+                "body": '{"orders": 4, '
                 '"seen": ["POST /partner/token: 200", '
                 '"GET /partner/orders/1: 200", '
                 '"the partner revokes the token", '
