@@ -18,7 +18,7 @@ from aiohttp import web
 from certificates import Certificate, self_signed
 from pytest_aiohttp.plugin import AiohttpServer
 from selenium import webdriver
-from selenium.webdriver.support.expected_conditions import staleness_of
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.support.wait import WebDriverWait
 from yarl import URL
 
@@ -114,10 +114,15 @@ class Page:
         """Click, and wait until another page is there."""
 
         def click() -> None:
-            element = self._driver.find_element("css selector", selector)
-            element.click()
-            wait = WebDriverWait(self._driver, 20, poll_frequency=0.01)
-            wait.until(staleness_of(element))
+            self._driver.execute_script("window.left = true")
+            self._driver.find_element("css selector", selector).click()
+            # Between two pages there is none to ask.
+            WebDriverWait(
+                self._driver,
+                timeout=20,
+                poll_frequency=0.01,
+                ignored_exceptions=[WebDriverException],
+            ).until(lambda driver: driver.execute_script(_ARRIVED))
 
         await asyncio.to_thread(click)
 
@@ -126,6 +131,8 @@ class Page:
         found: str = await self.run("return document.body.innerText")
         return found
 
+
+_ARRIVED = "return !window.left && document.readyState === 'complete'"
 
 _READ = """
 const read = async (url, options) => {

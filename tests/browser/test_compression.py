@@ -106,7 +106,6 @@ async def test_page_reads_a_compressed_stream_piece_by_piece(
     ("options", "encoding"),
     [
         ({}, None),
-        ({"content_types": ["text/event-stream"]}, "zstd"),
         *(
             (
                 {"content_types": ["text/event-stream"], "encodings": [each]},

@@ -188,17 +188,6 @@ async def test_change_in_a_stream_or_a_websocket_is_kept(
     assert (await page.fetch(url / "who")).text == "talker"
 
 
-async def test_page_that_goes_back_after_the_logout_is_asked_again(
-    page: Page, serve: Serve
-) -> None:
-    url = await serve(site(), "site.example")
-    await log_in(url, page)
-    await page.click("button")
-    # What was kept for "ann" is not for a request with another cookie.
-    answer = await page.fetch(url / "who", cache="force-cache")
-    assert answer.text == NOBODY
-
-
 @pytest.mark.parametrize(
     ("same_site", "by_fetch", "by_link"),
     [
