@@ -350,8 +350,10 @@ class Partner:
         self.seen: list[str] = []
         #: One visitor at a time, as all share what was seen.
         self.turn = asyncio.Lock()
+        #: How often it will fail, and which of its tokens is good.
         self.failures = 0
         self.tokens = 0
+        self.good = ""
 
     def on_retry(self, event: RetryEvent) -> None:
         status = event.response.status if event.response else event.exception
@@ -363,12 +365,14 @@ class Partner:
     def answer(
         self, request: web.Request, status: int, **body: object
     ) -> web.Response:
-        self.seen.append(f"{request.method} {request.path}: {status}")
+        sent = request.headers.get("Authorization", "")
+        scheme, _, token = sent.partition(" ")
+        bearing = f" with {token}" if scheme == "Bearer" else ""
+        self.seen.append(f"{request.method} {request.path}{bearing}: {status}")
         return web.json_response(body, status=status)
 
     def knows(self, request: web.Request) -> bool:
-        sent = request.headers.get("Authorization")
-        return sent == f"Bearer token-{self.tokens}"
+        return request.headers.get("Authorization") == f"Bearer {self.good}"
 
 
 PARTNER = web.AppKey("PARTNER", Partner)
@@ -421,18 +425,21 @@ async def client_orders(request: web.Request) -> web.Response:
 def begin(app: web.Application, failures: int = 0) -> None:
     """As if the application had just been started."""
     app[BEARER].invalidate()
-    app[PARTNER].failures = failures
-    app[PARTNER].seen = []
+    partner = app[PARTNER]
+    partner.failures = failures
+    partner.tokens = 0
+    partner.seen = []
 
 
 @routes.post("/partner/token")
 async def partner_token(request: web.Request) -> web.Response:
     partner = request.app[PARTNER]
     partner.tokens += 1
+    partner.good = f"token-{partner.tokens}"
     return partner.answer(
         request,
         200,
-        access_token=f"token-{partner.tokens}",
+        access_token=partner.good,
         token_type="Bearer",
         expires_in=3600,
     )
@@ -457,6 +464,6 @@ async def partner_orders(request: web.Request) -> web.Response:
     page = int(request.match_info["page"])
     answer = partner.answer(request, 200, orders=[page * 10, page * 10 + 1])
     if page == 1:
-        partner.tokens += 1  # a token that nobody has: the old one is revoked
-        partner.seen.append("the partner revokes the token")
+        partner.seen.append(f"the partner revokes {partner.good}")
+        partner.good = "one that nobody has"
     return answer

@@ -574,16 +574,18 @@ def scenarios(page: str) -> list[Scenario]:
         Scenario(
             "client",
             "An API that fails twice",
-            "retry_middleware asks again after each 503, a little later each "
-            "time, and the handler gets the answer of the third attempt.",
+            "retry_middleware asks again after each 503 and a short random "
+            "delay, and the handler gets the answer of the third attempt.",
             "retry_middleware(base_delay=0.05, on_retry=partner.on_retry)",
             "/client/stock",
             {
                 "status": "200",
                 "body": '{"stock": 7, "seen": ["POST /partner/token: 200", '
-                '"GET /partner/stock: 503", "RetryEvent: attempt 1 *", '
-                '"GET /partner/stock: 503", "RetryEvent: attempt 2 *", '
-                '"GET /partner/stock: 200"]}',
+                '"GET /partner/stock with token-1: 503", '
+                '"RetryEvent: attempt 1 *", '
+                '"GET /partner/stock with token-1: 503", '
+                '"RetryEvent: attempt 2 *", '
+                '"GET /partner/stock with token-1: 200"]}',
             },
         ),
         Scenario(
@@ -597,11 +599,11 @@ def scenarios(page: str) -> list[Scenario]:
                 "status": "200",
                 "body": '{"orders": 4, '
                 '"seen": ["POST /partner/token: 200", '
-                '"GET /partner/orders/1: 200", '
-                '"the partner revokes the token", '
-                '"GET /partner/orders/2: 401", '
+                '"GET /partner/orders/1 with token-1: 200", '
+                '"the partner revokes token-1", '
+                '"GET /partner/orders/2 with token-1: 401", '
                 '"POST /partner/token: 200", '
-                '"GET /partner/orders/2: 200"]}',
+                '"GET /partner/orders/2 with token-2: 200"]}',
             },
         ),
     ]
