@@ -56,7 +56,10 @@ Limits
 
 A ``GET`` that changes something is not protected. Browsers older than 2023
 send no ``Sec-Fetch-Site``, and all of them send it to HTTPS and localhost
-only: there ``Origin`` decides alone. A cross-origin page that
+only: there ``Origin`` decides alone. It is ``null``, and refused, for the
+forms of a page sent with ``Referrer-Policy: no-referrer``, the default of
+:mod:`aiohttp_middlewares.security_headers`: a site that is served by plain
+HTTP needs ``referrer_policy="same-origin"`` there. A cross-origin page that
 :mod:`aiohttp_middlewares.cors` allows to write has to be listed here as well.
 """
 
