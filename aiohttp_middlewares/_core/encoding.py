@@ -14,7 +14,10 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp_middlewares._core.sending import (
     Headers,
     WriteHeaders,
+    WriterRef,
+    go_on,
     refuse_a_second_response,
+    release_at_end,
     wrap,
 )
 
@@ -50,15 +53,17 @@ def encode_body(request: web.Request, choose: EncoderChoice) -> None:
     ``FileResponse.enable_compression(ContentCoding.identity)`` prevents that.
     """
     wrap(request.writer, _encode_and_write, choose)
+    release_at_end(request.writer)
 
 
 async def _encode_and_write(
     choose: EncoderChoice,
-    writer: AbstractStreamWriter,
-    write_headers: WriteHeaders,
+    writer_ref: WriterRef,
+    inner: WriteHeaders | None,
     status_line: str,
     headers: Headers,
 ) -> None:
+    writer = writer_ref()
     refuse_a_second_response(writer)
     earlier = getattr(writer.write, "__self__", None)
     if isinstance(earlier, _Encoding) and earlier.headers is not headers:
@@ -66,7 +71,7 @@ async def _encode_and_write(
     encoder = choose(int(status_line.split(" ", 2)[1]), headers)
     if encoder is not None:
         _Encoding(writer, status_line, headers, encoder)
-    await write_headers(status_line, headers)
+    await go_on(writer, inner, status_line, headers)
 
 
 class _Encoding:

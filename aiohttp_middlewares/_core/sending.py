@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
+from weakref import ref
 
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.abc import AbstractStreamWriter
@@ -27,6 +28,8 @@ Decorator: TypeAlias = Callable[[Headers], None]
 #: Gets the status and the headers of what is really sent.
 LastCall: TypeAlias = Callable[[int, Headers], Awaitable[None] | None]
 WriteHeaders: TypeAlias = Callable[[str, Headers], Awaitable[None]]
+#: It is there when it is called: by the response that it sends.
+WriterRef: TypeAlias = Callable[[], Any]
 #: For isinstance(), which finds the very class of an object quickly.
 RESPONSES = (web.Response, web.StreamResponse)
 
@@ -66,6 +69,7 @@ def on_last_call(request: web.Request, call: LastCall) -> None:
     a byte of it out, such as one that a handler had prepared when it failed.
     """
     wrap(request.writer, _call_and_write, call)
+    release_at_end(request.writer)
 
 
 def only_one_response(request: web.Request) -> None:
@@ -74,18 +78,20 @@ def only_one_response(request: web.Request) -> None:
     aiohttp would send it, into the body of the first one or in place of the
     answer to the next request.
     """
-    writer = request.writer
+    writer: Any = request.writer
     wrap(writer, _decorate_and_write, _nothing)
     end = writer.write_eof
 
     async def write_eof(chunk: bytes = b"") -> None:
         # Whoever has prepared another one meanwhile may only write_eof(),
         # which the writer ignores the second time.
-        writer.write = _refuse  # type: ignore[method-assign]
+        writer.write = _refuse
         await end(chunk)
+        writer.write = writer.write_headers = _refuse
+        del writer.write_eof
 
     with suppress(AttributeError):
-        writer.write_eof = write_eof  # type: ignore[method-assign]
+        writer.write_eof = write_eof
 
 
 def _nothing(headers: Headers) -> None:
@@ -101,35 +107,60 @@ def wrap(
 ) -> None:
     """Have the writer write headers by ``write_headers`` from now on.
 
-    What was wrapped last, by the innermost middleware, has the first turn.
+    What was wrapped last, by the innermost middleware, has the first turn. It
+    gets the job, the writer by a weak reference, and what to go on with.
     """
+    inner: WriteHeaders | None = writer.write_headers
+    # To hold the writer or its own method would be a reference cycle, and work
+    # for the garbage collector after every request.
+    if getattr(inner, "__self__", None) is writer:
+        inner = None
     try:
         writer.write_headers = partial(  # type: ignore[method-assign]
-            write_headers, job, writer, writer.write_headers
+            write_headers, job, ref(writer), inner
         )
     except AttributeError:
         pass  # a writer with slots: only what passes by gets decorated
 
 
+def release_at_end(writer: Any) -> None:
+    """Let go of what was wrapped when the response is complete.
+
+    For jobs that may refer to the request, which refers to the writer.
+    """
+    with suppress(AttributeError):
+        if "write_eof" not in vars(writer):
+            writer.write_eof = partial(_end_and_release, ref(writer))
+
+
+async def _end_and_release(writer_ref: WriterRef, chunk: bytes = b"") -> None:
+    writer = writer_ref()
+    await type(writer).write_eof(writer, chunk)
+    for name in ("write_headers", "write", "write_eof"):
+        writer.__dict__.pop(name, None)
+
+
 async def _decorate_and_write(
     decorator: Decorator,
-    writer: AbstractStreamWriter,
-    write_headers: WriteHeaders,
+    writer_ref: WriterRef,
+    inner: WriteHeaders | None,
     status_line: str,
     headers: Headers,
 ) -> None:
+    writer = writer_ref()
     refuse_a_second_response(writer)
     decorator(headers)
-    await write_headers(status_line, headers)
+    await go_on(writer, inner, status_line, headers)
 
 
 async def _call_and_write(
     call: LastCall,
-    writer: AbstractStreamWriter,
-    write_headers: WriteHeaders,
+    writer_ref: WriterRef,
+    inner: WriteHeaders | None,
     status_line: str,
     headers: Headers,
 ) -> None:
+    writer = writer_ref()
     refuse_a_second_response(writer)
     try:
         done = call(int(status_line.split(" ", 2)[1]), headers)
@@ -138,7 +169,18 @@ async def _call_and_write(
     except BaseException:
         _start_over(writer)  # aiohttp may answer 500
         raise
-    await write_headers(status_line, headers)
+    await go_on(writer, inner, status_line, headers)
+
+
+def go_on(
+    writer: Any, inner: WriteHeaders | None, status_line: str, headers: Headers
+) -> Awaitable[None]:
+    if inner is not None:
+        return inner(status_line, headers)
+    own: Awaitable[None] = type(writer).write_headers(
+        writer, status_line, headers
+    )
+    return own
 
 
 def _start_over(writer: Any) -> None:
