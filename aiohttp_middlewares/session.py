@@ -98,6 +98,7 @@ import logging
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
+from functools import partial
 from http.cookies import Morsel
 from types import ModuleType
 from typing import Any, Protocol, TypeAlias
@@ -218,7 +219,7 @@ def session_middleware(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         nonlocal known_to_aiohttp
-        visit = _Visit(storage, request)
+        visit = _Visit(storage)
         if known_to_aiohttp:
             request[STORAGE] = visit
         else:
@@ -229,16 +230,16 @@ def session_middleware(
                 simplefilter("ignore")
                 request[SESSION] = request.get(SESSION)
                 request[STORAGE] = visit
-        on_last_call(request, visit.leave)
+        on_last_call(request, partial(visit.leave, request))
         try:
             response = await handler(request)
         except web.HTTPException:
-            await visit.save()
+            await visit.save(request)
             raise
         except BaseException:
             visit.give_up()
             raise
-        await visit.save()
+        await visit.save(request)
         return response
 
     return session
@@ -498,12 +499,12 @@ class _Visit:
     """Stands in for the storage in one request, and knows its session.
 
     aiohttp-session keeps the session in the request that it was asked with,
-    which may be a clone. This one goes with all clones.
+    which may be a clone. This one goes with all clones. It does not refer to
+    the request, which refers to it.
     """
 
-    def __init__(self, storage: Storage, request: web.Request) -> None:
+    def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self.request = request
         self.session: Any = None
         self.headers: CIMultiDict[str] = CIMultiDict()
         self.given_up = False
@@ -523,14 +524,14 @@ class _Visit:
         self.session = await self.storage.new_session()
         return self.session
 
-    async def save(self) -> None:
+    async def save(self, request: web.Request) -> None:
         # There is no public way to ask a session whether it was changed;
         # aiohttp-session's own middleware does the same.
         if self.session is None or not self.session._changed:
             return
         self.session._changed = False  # also for a save that fails
         if self.left:
-            facts = logs.facts(self.request)
+            facts = logs.facts(request)
             logger.warning(
                 "%(method)s %(path)s changed its session after the headers "
                 "had left: that is lost",
@@ -540,12 +541,12 @@ class _Visit:
             return
         # What a storage does to a response goes to whatever is sent.
         response = web.Response()
-        await self.storage.save_session(self.request, response, self.session)
+        await self.storage.save_session(request, response, self.session)
         self.headers = response.headers.copy()
         for cookie in response.cookies.values():
-            self.add_cookie(cookie)
+            self.add_cookie(request, cookie)
 
-    def add_cookie(self, cookie: "Morsel[str]") -> None:
+    def add_cookie(self, request: web.Request, cookie: "Morsel[str]") -> None:
         if cookie.key == self.storage.cookie_name and not cookie.value:
             # aiohttp-session deletes with domain and path only, and browsers
             # refuse that for what has to be Secure.
@@ -557,7 +558,7 @@ class _Visit:
         if len(line) <= MAX_COOKIE_SIZE:
             self.headers.add(hdrs.SET_COOKIE, line)
             return
-        facts = logs.facts(self.request, size=len(line), limit=MAX_COOKIE_SIZE)
+        facts = logs.facts(request, size=len(line), limit=MAX_COOKIE_SIZE)
         logger.error(
             "The session of %(method)s %(path)s was not saved: its cookie has "
             "%(size)s bytes, and browsers drop those of more than %(limit)s. "
@@ -569,12 +570,14 @@ class _Visit:
     def give_up(self) -> None:
         self.given_up = True
 
-    async def leave(self, status: int, headers: CIMultiDict[str]) -> None:
+    async def leave(
+        self, request: web.Request, status: int, headers: CIMultiDict[str]
+    ) -> None:
         """The last call."""
         if self.session is None:
             return
         add_elements(headers, VARY, ("Cookie",))
         if not self.given_up:
-            await self.save()
+            await self.save(request)
             headers.extend(self.headers)
         self.left = True
