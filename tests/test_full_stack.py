@@ -1,18 +1,20 @@
 """The five of the core and all of the edge, in the order that we recommend."""
 
 import base64
+import gc
 import gzip
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from pytest_aiohttp.plugin import AiohttpServer
+from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import Head, head, raw
 
 from aiohttp_middlewares import (
     basic_auth_middleware,
     body_limit_middleware,
+    compression_middleware,
     cors_middleware,
     csp_nonce,
     csrf_middleware,
@@ -23,6 +25,7 @@ from aiohttp_middlewares import (
     https_redirect_middleware,
     proxy_headers_middleware,
     security_headers_middleware,
+    session_middleware,
     shield_middleware,
     timeout_middleware,
     trusted_host_middleware,
@@ -217,3 +220,46 @@ async def test_bomb_is_refused_inside_of_all(server: TestServer) -> None:
         assert answer.status == 413
         assert_headers(answer)
         assert answer.headers.getall("Connection") == ["close"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_nothing_is_left_to_the_garbage_collector(
+    method: str, aiohttp_client: AiohttpClient
+) -> None:
+    # A reference cycle would keep all that a request held for a while, and
+    # every request would pay for collecting it.
+    stack = [
+        *middlewares(),
+        compression_middleware(minimum_size=0),
+        session_middleware("0123456789abcdef0123456789abcdef"),
+    ]
+    bare = await unreachable(aiohttp_client, method, [])
+    assert await unreachable(aiohttp_client, method, stack) <= bare
+
+
+async def unreachable(
+    aiohttp_client: AiohttpClient, method: str, middlewares: list[Any]
+) -> int:
+    """Objects in reference cycles after twenty requests."""
+
+    async def hello(request: web.Request) -> web.Response:
+        return web.Response(text=f"hello {len(await request.read())}")
+
+    app = web.Application(middlewares=middlewares)
+    app.router.add_route("*", "/", hello)
+    client = await aiohttp_client(app)
+    headers = {k: v for k, v in GOOD.items() if k != "Connection"}
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(22):
+            async with client.request(
+                method, "/", data=b"body", headers=headers
+            ) as response:
+                assert response.status == 200
+                assert (await response.read()).startswith(b"hello")
+            if number == 1:
+                gc.collect()  # the first requests make what the rest uses
+        return gc.collect()
+    finally:
+        gc.enable()
