@@ -554,6 +554,8 @@ async def test_download_to_a_slow_reader_lives_on(
         response = web.FileResponse(file)
         if by == "handler":
             await response.prepare(request)
+            # Returned, aiohttp would open the file once more, and not close it.
+            raise ZeroDivisionError
         return response
 
     app = application(timeout_middleware(SHORT), download=download)
