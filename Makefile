@@ -14,10 +14,10 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s%s\n", $$1, $$2}' \
 		$(MAKEFILE_LIST)
 
-demo: $(VENV)/.package ## Run the demo application; Ctrl-C stops it
+demo: $(VENV)/.demo ## Run the demo application; Ctrl-C stops it
 	$(BIN)/python -m examples.demo $(ARGS)
 
-demo-check: $(VENV)/.package ## Run the scenarios of the demo and check them
+demo-check: $(VENV)/.demo ## Run the scenarios of the demo and check them
 	$(BIN)/python -m examples.demo --check
 
 test: $(VENV)/.test ## Run the tests; ARGS="-k cors" goes on to pytest

@@ -88,10 +88,10 @@ from typing import TypeAlias
 
 from aiohttp import web
 from multidict import CIMultiDict, istr
-from yarl import URL
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.headers import VARY, add_elements
+from aiohttp_middlewares._core.origins import Origins, is_origin
 from aiohttp_middlewares._core.sending import (
     RESPONSES,
     Decorator,
@@ -383,32 +383,20 @@ Judge: TypeAlias = Callable[[str], Decorator | None]
 
 def _judge(what: str, origins: object, policy: Policy) -> Judge:
     """What an origin gets, by the list of those that are allowed."""
-    exact: dict[str, Decorator] = {}
-    wildcards: list[re.Pattern[str]] = []
-    patterns: list[re.Pattern[str]] = []
-    for item in options.items(
+    found = options.items(
         what, "strings, patterns or URLs", () if origins is None else origins
-    ):
-        rule = _origin_rule(what, item)
-        if isinstance(rule, str):
-            exact[rule] = policy(rule)
-        elif rule is item:
-            patterns.append(rule)
-        else:
-            wildcards.append(rule)
+    )
+    if "*" in found:
+        raise ValueError(
+            f"{what} ['*'] would allow nobody; did you mean allow_all=True?"
+        )
+    listed = Origins(what, found)
+    exact = {origin: policy(origin) for origin in listed.exact}
 
     def judge(origin: str) -> Decorator | None:
         admit = exact.get(origin)
-        if admit is None and _may_be_said(origin):
-            for wildcard in wildcards:
-                if wildcard.fullmatch(origin):
-                    return policy(origin)
-            without_port = _without_port(origin)
-            for pattern in patterns:
-                if pattern.fullmatch(origin) or (
-                    without_port and pattern.fullmatch(without_port)
-                ):
-                    return policy(origin)
+        if admit is None and listed.fit(origin):
+            return policy(origin)
         return admit
 
     return judge
@@ -420,14 +408,14 @@ def _anybody(policy: Policy) -> Judge:
 
 
 def _any_origin(policy: Policy) -> Judge:
-    return lambda origin: policy(origin) if _may_be_said(origin) else None
+    return lambda origin: policy(origin) if is_origin(origin) else None
 
 
 def _ask(
     check: OriginCheck, policy: Policy
 ) -> Callable[[str, web.Request], Awaitable[Decorator | None]]:
     async def ask(origin: str, request: web.Request) -> Decorator | None:
-        if not _may_be_said(origin) and origin != "null":
+        if not is_origin(origin) and origin != "null":
             return None
         try:
             verdict = check(origin, request)
@@ -446,92 +434,3 @@ def _ask(
         return policy(origin) if verdict else None
 
     return ask
-
-
-def _may_be_said(origin: str) -> bool:
-    """Whether it can be an answer at all, whatever a pattern lets through.
-
-    RFC 6454 6.2, in ASCII: what a browser sends.
-    """
-    return _ORIGIN_FORM.fullmatch(origin) is not None
-
-
-def _without_port(origin: str) -> str | None:
-    host, _, port = origin.rpartition(":")
-    return host if port.isdigit() else None
-
-
-_ORIGIN_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]*")
-_DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443"}
-
-# Not what ASCII delimits with, so that a "*" stands only where it means much.
-_NAME = r"[^\x00-,/:-@\[-^`{-\x7f\s]+"
-_RULE = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
-    rf"(?:(?P<below>\*\.)?(?P<name>{_NAME})|\[(?P<ipv6>[0-9a-f:.]+)\])"
-    r"(?::(?P<port>[0-9]{1,5}|\*))?/?",
-    re.IGNORECASE,
-)
-
-
-def _origin_rule(what: str, item: object) -> str | re.Pattern[str]:
-    """An exact origin as a browser writes it, or a pattern for several."""
-    if isinstance(item, re.Pattern):
-        if not isinstance(item.pattern, str):
-            options.refuse(TypeError, what, "patterns for str", item)
-        return item
-    text = str(item) if isinstance(item, URL) else item
-    if not isinstance(text, str):
-        options.refuse(
-            TypeError, what, "a collection of strings, patterns or URLs", item
-        )
-    if text in ("null", "file://"):  # the latter is what old web views send
-        return text
-    if text == "*":
-        raise ValueError(
-            f"{what} ['*'] would allow nobody; did you mean allow_all=True?"
-        )
-
-    found = _RULE.fullmatch(text)
-    host = None if found is None else _ascii_host(found)
-    port = "" if found is None else found["port"] or ""
-    if port.isdigit():
-        port = str(int(port))
-    if found is None or host is None or (port.isdigit() and int(port) > 65535):
-        options.refuse(
-            ValueError,
-            what,
-            "origins such as 'https://example.com', 'https://*.example.com' "
-            "or 'http://localhost:*'",
-            text,
-            meant=_without_path(text),
-        )
-    scheme = found["scheme"].lower()
-    if port == _DEFAULT_PORTS.get(scheme):
-        port = ""
-    if not found["below"] and port != "*":
-        return f"{scheme}://{host}" + (f":{port}" if port else "")
-    names = r"(?:[a-z0-9_-]+\.)+" if found["below"] else ""
-    ports = "(?::[0-9]+)?" if port == "*" else f":{port}" if port else ""
-    return re.compile(f"{re.escape(scheme)}://{names}{re.escape(host)}{ports}")
-
-
-def _ascii_host(found: re.Match[str]) -> str | None:
-    """The host as browsers send it: names of other scripts in punycode."""
-    host = (found["name"] or found["ipv6"]).lower()
-    try:
-        host = URL.build(scheme="https", host=host).host_subcomponent or ""
-    except ValueError:
-        return None
-    # Compatibility forms hide delimiters: "\u2100" is "a/c".
-    return host if found["ipv6"] or re.fullmatch(_NAME, host) else None
-
-
-def _without_path(text: str) -> str | None:
-    """What was meant, where only a scheme is missing or a path too much."""
-    for guess in (text, f"https://{text}"):
-        found = _RULE.match(guess)
-        rest = "" if found is None else guess[found.end() :]
-        if found and (found[0].endswith("/") or rest[:1] in ("?", "#", "")):
-            return repr(found[0].rstrip("/")) if guess != text or rest else None
-    return None

@@ -49,12 +49,12 @@ cloned; it goes on unchanged.
 
 import logging
 from collections.abc import Mapping
-from functools import partial
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy, istr
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.cloning import cloned
 from aiohttp_middlewares._core.headers import elements, parameters
 from aiohttp_middlewares._core.peers import PeerCollection, Peers
 from aiohttp_middlewares.annotations import (
@@ -106,7 +106,7 @@ def https_middleware(
         if request.scheme == "https" or not (peers is None or request in peers):
             return await handler(request)
         try:
-            request = _as_https(request)
+            request = cloned(request, scheme="https")
         except RuntimeError:  # its body has been read
             if not warned:
                 warned = True
@@ -153,18 +153,3 @@ def _says(headers: CIMultiDictProxy[str], name: istr, value: str) -> bool:
         last = parameters(last).get("proto", "")
     # What some proxies say of a WebSocket that came by TLS.
     return last == value or (last == "wss" and value == "https")
-
-
-def _as_https(request: web.Request) -> web.Request:
-    """A clone that keeps what an earlier clone has set."""
-    # The remote is None where the socket has no name: nothing to keep.
-    clone = partial(
-        request.clone,
-        scheme="https",
-        remote=request.remote,  # type: ignore[arg-type]
-    )
-    try:
-        return clone(host=request.host)
-    except ValueError:
-        # The host of an absolute-form target that yarl would not write.
-        return clone()

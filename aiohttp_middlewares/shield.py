@@ -225,6 +225,9 @@ async def _shield(
     request: web.Request, handler: Handler, running: _Running
 ) -> web.StreamResponse:
     async def handle() -> web.StreamResponse:
+        # The client may have left before this task had its first turn.
+        if request.transport is None and request.content.is_eof():
+            _let_read(request)
         # Not each handler is a coroutine function: a class-based view is not.
         return await handler(request)
 
@@ -234,7 +237,7 @@ async def _shield(
     try:
         if not task.done():
             try:
-                await asyncio.wait([task])
+                await _settled(task)
             except asyncio.CancelledError as exc:
                 if await _goes_on(request, task, exc):
                     raise
@@ -287,6 +290,21 @@ else:
         return context.run(asyncio.create_task, run())
 
 
+async def _settled(task: _Task) -> None:
+    """Wait for the task; being cancelled here does not cancel it.
+
+    As ``asyncio.wait([task])`` does, for a third of the price.
+    """
+    waiter = asyncio.get_running_loop().create_future()
+
+    def wake(task: _Task) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    task.add_done_callback(wake)
+    await waiter
+
+
 #: What a shield that gives up tells another further in, as it cancels it.
 _GIVEN_UP = "given up by aiohttp_middlewares.shield"
 
@@ -323,8 +341,7 @@ async def _goes_on(
         await _cancel(task)
         return False
 
-    # As it arrived whole, the handler may read what it did not yet read.
-    request.content.set_exception(None)  # type: ignore[arg-type]
+    _let_read(request)
     # And having forgotten its task, aiohttp would not cancel anything at the
     # end of `shutdown_timeout`.
     stand_in = _stand_in(request, task)
@@ -333,10 +350,15 @@ async def _goes_on(
     while not task.done():
         # A timeout outside may strike as well: there is nobody to answer.
         with suppress(asyncio.CancelledError):
-            await asyncio.wait([task])
+            await _settled(task)
     if not (task.cancelled() and stand_in.cancelled()):
         _report(request, task, client_left=True)
     return True
+
+
+def _let_read(request: web.Request) -> None:
+    """Have the handler read what it did not yet read, as it arrived whole."""
+    request.content.set_exception(None)  # type: ignore[arg-type]
 
 
 async def _cancel(task: _Task) -> None:
@@ -344,7 +366,7 @@ async def _cancel(task: _Task) -> None:
     while not task.done():
         task.cancel(_GIVEN_UP)
         with suppress(asyncio.CancelledError):  # passed on by the loop
-            await asyncio.wait([task])
+            await _settled(task)
 
 
 def _stand_in(request: web.Request, task: _Task) -> asyncio.Future[None]:

@@ -51,11 +51,13 @@ def main() -> None:
         return
     cases = in_process(pythons, given.rounds, given.processes)
     show("nanoseconds over a bare handler", *cases)
+    others = nothing_to_do(given.rounds, given.processes)
+    show("the others, nanoseconds over a bare handler", *others)
     servers = whole_servers(pythons, given.seconds, given.processes)
     if servers is not None:
         show("requests per second, as a share of the bare server's", *servers)
     if given.save:
-        save(cases, servers)
+        save(cases, others, servers)
 
 
 Table = tuple[list[str], list[list[str]]]
@@ -91,6 +93,23 @@ def in_process(pythons: dict[str, str], rounds: int, processes: int) -> Table:
             ]
         )
     return ["case", "upstream", "ours", "±", "upstream / ours"], rows
+
+
+def nothing_to_do(rounds: int, processes: int) -> Table:
+    found: dict[str, list[float]] = {}
+    for _ in range(processes):
+        done = worker(sys.executable, "--others", "--rounds", str(rounds))
+        for name, pairs in json.loads(done).items():
+            found.setdefault(name, []).append(
+                median(chain for _, chain in pairs)
+                - median(bare for bare, _ in pairs)
+            )
+    floor = median(found[PASS])
+    rows = [
+        [name, f"{median(costs):,.0f}", f"{median(costs) / floor:.1f}"]
+        for name, costs in found.items()
+    ]
+    return ["middleware", "ours", "times an empty one"], rows
 
 
 def worker(python: str, *arguments: str) -> str:
@@ -260,8 +279,9 @@ def show(title: str, head: list[str], rows: list[list[str]]) -> None:
     print(flush=True)
 
 
-def save(cases: Table, servers: Table | None) -> None:
+def save(cases: Table, others: Table, servers: Table | None) -> None:
     write("performance-cases.csv", cases)
+    write("performance-others.csv", others)
     (DOCS / "performance-versions.txt").write_text(environment() + "\n")
     if servers is not None:
         write("performance-servers.csv", servers)

@@ -176,3 +176,35 @@ CASES = [
     Case("all five, POST", five, method="POST"),
     Case("all five, error", five, handler="fail"),
 ]
+
+
+def others() -> list[Case]:
+    """What upstream does not have, where there is nothing to do."""
+    made: dict[str, Callable[[], Any]] = {
+        "proxy_headers": lambda: package.proxy_headers_middleware(
+            trusted=["192.0.2.1"]
+        ),
+        "trusted_host": lambda: package.trusted_host_middleware(
+            [BROWSER["Host"]]
+        ),
+        "https_redirect": lambda: package.https_redirect_middleware(
+            ignore=["/api/items"]
+        ),
+        "security_headers": lambda: package.security_headers_middleware(
+            ignore=["/api/items"]
+        ),
+        "csrf": package.csrf_middleware,
+        "basic_auth": lambda: package.basic_auth_middleware(
+            {"login": "password"}, ignore=["/api/items"]
+        ),
+        "early_data": package.early_data_middleware,
+        "body_limit": lambda: package.body_limit_middleware(2**20),
+        "compression": lambda: package.compression_middleware(
+            ignore=["/api/items"]
+        ),
+        "session": lambda: package.session_middleware("0123456789abcdef"),
+    }
+    return [
+        Case(name, lambda make=make: [make()])  # type: ignore[misc]
+        for name, make in made.items()
+    ]

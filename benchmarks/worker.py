@@ -19,7 +19,7 @@ from aiohttp import web
 from aiohttp.http_parser import HttpRequestParser
 from aiohttp.http_writer import StreamWriter
 from aiohttp.web_urldispatcher import MatchInfoError
-from cases import CASES, HANDLERS, Case, Handler
+from cases import CASES, HANDLERS, Case, Handler, others
 
 REQUESTS = 50  # in a round: few enough to stay in the processor's cache
 
@@ -89,7 +89,9 @@ async def run(handler: Handler, requests: list[web.Request]) -> float:
     return (time.perf_counter_ns() - start) / len(requests)
 
 
-async def times(rounds: int) -> dict[str, list[tuple[float, float]]]:
+async def times(
+    cases: list[Case], rounds: int
+) -> dict[str, list[tuple[float, float]]]:
     """For each case what a round took, bare and with the middlewares."""
     found: dict[str, list[tuple[float, float]]] = {}
     made = {
@@ -98,7 +100,7 @@ async def times(rounds: int) -> dict[str, list[tuple[float, float]]]:
             caught(HANDLERS[case.handler]),
             chained(case.make(), HANDLERS[case.handler]),
         )
-        for case in CASES
+        for case in cases
     }
     for _ in range(rounds):
         for name, (case, bare, chain) in made.items():
@@ -125,6 +127,7 @@ async def count(name: str, requests: int) -> None:
 def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("--rounds", type=int, default=20)
+    options.add_argument("--others", action="store_true")
     options.add_argument("--only")
     options.add_argument("--requests", type=int, default=0)
     given = options.parse_args()
@@ -133,7 +136,8 @@ def main() -> None:
     if given.only:
         asyncio.run(count(given.only, given.requests))
     else:
-        json.dump(asyncio.run(times(given.rounds)), sys.stdout)
+        cases = [CASES[0], *others()] if given.others else CASES
+        json.dump(asyncio.run(times(cases, given.rounds)), sys.stdout)
 
 
 if __name__ == "__main__":

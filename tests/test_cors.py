@@ -218,12 +218,13 @@ def test_allow_all_with_credentials_warns_once_when_it_is_built(
     assert "list the origins" in record.getMessage()
 
 
+@pytest.mark.parametrize("origins", [[ORIGIN], lambda origin, request: False])
 async def test_allow_all_wins_over_origins(
-    aiohttp_client: AiohttpClient,
+    aiohttp_client: AiohttpClient, origins: Any
 ) -> None:
     # As upstream has it: `allow_all=DEBUG` stands beside the real list.
     client = await aiohttp_client(
-        application(cors_middleware(allow_all=True, origins=[ORIGIN]))
+        application(cors_middleware(allow_all=True, origins=origins))
     )
     assert (await ask(client, EVIL)).headers[ALLOW_ORIGIN] == "*"
 
@@ -327,11 +328,13 @@ LIST: list[Any] = [
     [
         # C1: patterns count for the whole origin
         "http://localhost.evil.com",
+        "http://localhost.evil.com:3000",
         "http://localhost:3000.evil.com",
         "http://localhost:evil",
         "http://localhost:",
         "http://localhost@evil.com",
         "https://a.example.com.evil.net",
+        "https://a.example.com.evil.net:8443",
         "https://a.example.com:8443.evil.net",
         "evil://https://a.example.com",
         "https://a.b.example.com",
@@ -877,6 +880,8 @@ async def test_preflight_counts_as_the_method_that_it_asks_for(
     assert (answer.status, said(answer)) == (405, {})
     # An OPTIONS that is no preflight counts as what it is.
     answer = await ask(client, method="OPTIONS")
+    assert (answer.status, said(answer)) == (405, {})
+    answer = await preflight(client, None)
     assert (answer.status, said(answer)) == (405, {})
 
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from aiohttp import ClientSession, web
 from aiohttp.test_utils import make_mocked_request
 
 from examples.demo import __main__ as command
-from examples.demo import api, scenarios
+from examples.demo import api, attempt, scenarios
 from examples.demo.api import create_api
-from examples.demo.check import fits
+from examples.demo.attempt import fits
 from examples.demo.page import create_page
 from examples.demo.scenarios import Scenario
 from examples.demo.server import running
@@ -56,6 +57,10 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 
 #: A middleware that does nothing, and scenarios that have to notice.
 NOTICED_BY = {
+    "BearerTokenMiddleware": ["A token that is revoked halfway"],
+    "basic_auth_middleware": ["Without a login", "With login and password"],
+    "body_limit_middleware": ["A note that is too long"],
+    "compression_middleware": ["A long answer", "A stream"],
     "cors_middleware": [
         "A page that is allowed",
         "A page that is not",  # by its Vary
@@ -63,6 +68,8 @@ NOTICED_BY = {
         "A stream from another origin",
         "A failure from another origin",
     ],
+    "csrf_middleware": ["A form of another site"],
+    "early_data_middleware": ["A write in early data"],
     "error_middleware": [
         "An exception as JSON",
         "The same as problem details",
@@ -70,6 +77,14 @@ NOTICED_BY = {
         "A raised answer keeps its headers",
     ],
     "https_middleware": ["Behind a proxy that took off the TLS"],
+    "https_redirect_middleware": ["By plain HTTP"],
+    "proxy_headers_middleware": [
+        "The visitor behind a proxy",
+        "By HTTPS, says the proxy",
+    ],
+    "retry_middleware": ["An API that fails twice"],
+    "security_headers_middleware": ["A page with a nonce"],
+    "session_middleware": ["A login that ends in a redirect", "A counter"],
     "shield_middleware": [
         "You leave, the write is finished",
         "The limit strikes, the write is finished",
@@ -78,11 +93,13 @@ NOTICED_BY = {
         "A handler that takes too long",
         "The limit strikes, the write is finished",
     ],
+    "trusted_host_middleware": ["A host that is not ours"],
 }
+#: One of them in a process of its own.
 WITHOUT = """
 import sys
 from aiohttp import web
-from examples.demo import __main__, api, check
+from examples.demo import __main__, api
 
 def nothing(*args, **options):
     @web.middleware
@@ -90,10 +107,27 @@ def nothing(*args, **options):
         return await handler(request)
     return nothing
 
-check.PATIENCE = 3
 setattr(api, sys.argv[1], nothing)
 sys.exit(__main__.main(["--check"]))
 """
+
+
+class Nothing:
+    """In the place of any of them."""
+
+    __middleware_version__ = 1  # what web.middleware sets
+
+    def __init__(self, *args: object, **options: object) -> None:
+        pass
+
+    async def __call__(self, request: Any, handler: Any) -> Any:
+        return await handler(request)
+
+    def invalidate(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        pass
 
 
 class Checked(NamedTuple):
@@ -117,7 +151,7 @@ class Checks:
 
     def __init__(self) -> None:
         self.processes = {"": start("-m", "examples.demo", "--check")}
-        for name in NOTICED_BY:
+        for name in ("error_middleware",):
             self.processes[name] = start("-c", WITHOUT, name)
 
     def __getitem__(self, name: str) -> Checked:
@@ -185,6 +219,21 @@ def test_page_works_without_a_network() -> None:
         )
 
 
+async def test_page_has_its_server_ask_what_no_page_can() -> None:
+    async with running(0, 0) as origins, ClientSession(origins.page) as client:
+        demo = await (await client.get("/scenarios.json")).json()
+        assert any(scenario["relay"] for scenario in demo["scenarios"])
+        for scenario in demo["scenarios"]:
+            path = f"/attempts/{scenario['number']}"
+            response = await client.post(path)
+            if not scenario["relay"]:
+                assert response.status == 404
+                continue
+            got = await response.json()
+            for name, expected in scenario["expect"].items():
+                assert fits(expected, got.get(name, scenarios.NONE))
+
+
 async def test_page_asked_for_by_another_name_redirects_to_its_own(
     aiohttp_client: Any,
 ) -> None:
@@ -228,13 +277,17 @@ def test_scenarios_are_of_the_middlewares_in_their_order() -> None:
 
 
 async def test_scenarios_use_every_route_and_no_other() -> None:
-    app = create_api(PAGE)
+    app = create_api(PAGE, API)
     asked = [(scenario.method, scenario.path) for scenario in TABLE]
     for scenario in TABLE:
         if "redirect" in scenario.expect:
             asked.append(("GET", scenario.expect["redirect"].split()[1]))
         if "ledger" in scenario.expect:
             asked.append(("GET", scenario.path))
+        # What the client part asks for in its turn.
+        asked += re.findall(
+            r'"(\w+) (/[\w/]+)[: ]', scenario.expect.get("body", "")
+        )
     used = set()
     for method, path in asked:
         found = await app.router.resolve(make_mocked_request(method, path))
@@ -252,11 +305,15 @@ async def test_scenarios_use_every_route_and_no_other() -> None:
 async def test_preflight_of_each_scenario_is_answered(
     scenario: Scenario, aiohttp_client: Any
 ) -> None:
-    # What the page sends that needs none: Fetch, CORS-safelisted.
-    named = [n for n in scenario.headers if n not in ("Origin", "Accept")]
+    if scenario.relay:  # no page sends it
+        return
+    # What the page sends that needs none: Fetch, CORS-safelisted, and what
+    # only the browser may set.
+    free = ("Origin", "Accept", "Sec-Fetch-Site")
+    named = [name for name in scenario.headers if name not in free]
     if scenario.method in ("GET", "POST") and not named:
         return
-    client = await aiohttp_client(create_api(PAGE))
+    client = await aiohttp_client(create_api(PAGE, API))
     response = await client.options(
         scenario.path,
         headers={
@@ -272,6 +329,16 @@ async def test_preflight_of_each_scenario_is_answered(
     assert [name for name in named if name.lower() not in allowed] == []
 
 
+async def test_client_of_the_api_is_closed_with_it() -> None:
+    app = create_api(PAGE, API)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    client = app[api.CLIENT]
+    assert not client.closed
+    await runner.cleanup()
+    assert client.closed
+
+
 @pytest.mark.parametrize(
     ("expected", "got", "same"),
     [
@@ -280,6 +347,9 @@ async def test_preflight_of_each_scenario_is_answered(
         ('{*"a": 1*}', '{"b": 2,\n"a": 1}', True),
         ("[1].", "[1]x", False),
         ("*", "", True),
+        ("*", scenarios.NONE, False),
+        (scenarios.NONE, scenarios.NONE, True),
+        (scenarios.NONE, "x", False),
     ],
 )
 def test_star_stands_for_anything(expected: str, got: str, same: bool) -> None:
@@ -292,10 +362,16 @@ def test_star_stands_for_anything(expected: str, got: str, same: bool) -> None:
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
 async def test_lines_for_curl_show_what_they_should() -> None:
+    few = asyncio.Semaphore(6)  # they sleep for fixed times
+
+    async def show(line: str) -> str:
+        async with few:
+            return await paste(line)
+
     async with running(0, 0) as origins:
         table = scenarios.scenarios(origins.page)
         shown = await asyncio.gather(
-            *(paste(scenario.curl(origins.api)) for scenario in table)
+            *(show(scenario.curl(origins.api)) for scenario in table)
         )
     for scenario, output in zip(table, shown, strict=True):
         for name, expected in scenario.expect.items():
@@ -308,7 +384,7 @@ async def test_lines_for_curl_show_what_they_should() -> None:
             elif name == "body":
                 assert fits(f"*{expected}*", output), output
             elif name[0].isupper() and expected != scenarios.NONE:
-                assert f"\n{name}: {expected}\n" in output
+                assert fits(f"*\n{name}: {expected}\n*", output), output
 
 
 async def paste(line: str) -> str:
@@ -415,14 +491,44 @@ def test_check_finds_everything_as_it_should_be(checks: Checks) -> None:
         assert f"\n{scenario.title}\n" in checked.output
 
 
-@pytest.mark.parametrize("middleware", NOTICED_BY)
-def test_check_notices_a_middleware_that_does_nothing(
-    middleware: str, checks: Checks
-) -> None:
-    assert hasattr(api, middleware)
-    checked = checks[middleware]
+def test_check_that_fails_says_what_and_exits_with_1(checks: Checks) -> None:
+    checked = checks["error_middleware"]
     assert checked.code == 1
-    assert set(NOTICED_BY[middleware]) <= set(checked.failed)
+    assert set(NOTICED_BY["error_middleware"]) <= set(checked.failed)
     failed = len(checked.failed)
     last = f"{len(TABLE) - failed} passed, {failed} failed"
     assert checked.output.splitlines()[-1] == last
+
+
+def test_every_middleware_of_the_api_is_checked() -> None:
+    used = re.findall(r"\b(\w+_middleware|\w+Middleware)\(", read("api.py"))
+    # A log changes nothing on the wire.
+    assert set(used) - {"request_log_middleware"} == set(NOTICED_BY)
+
+
+@pytest.mark.parametrize("middleware", NOTICED_BY)
+async def test_scenarios_notice_a_middleware_that_does_nothing(
+    middleware: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hasattr(api, middleware)
+    monkeypatch.setattr(api, middleware, Nothing)
+    monkeypatch.setattr(attempt, "PATIENCE", 2)
+    async with running(0, 0) as origins:
+        table = {
+            scenario.title: scenario
+            for scenario in scenarios.scenarios(origins.page)
+        }
+        other = "A redirect keeps its cookie"  # which takes none of them
+        tried = [table[title] for title in (*NOTICED_BY[middleware], other)]
+        found = await asyncio.gather(
+            *(attempt.attempt(origins.api, scenario) for scenario in tried)
+        )
+    right = [
+        scenario.title
+        for scenario, got in zip(tried, found, strict=True)
+        if all(
+            fits(expected, got.get(name, scenarios.NONE))
+            for name, expected in scenario.expect.items()
+        )
+    ]
+    assert right == [other]

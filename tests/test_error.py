@@ -3,6 +3,7 @@
 import asyncio
 import builtins
 import datetime
+import errno
 import gc
 import html
 import http
@@ -364,7 +365,7 @@ async def test_body_that_cannot_be_decoded_is_a_400(
         await raw(
             client.server,
             b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
-            b"Content-Encoding: deflate\r\nContent-Length: 3\r\n\r\nabc",
+            b"Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
         )
     )
     assert answer.status == 400
@@ -486,6 +487,32 @@ async def test_own_body_stays_encoded(aiohttp_client: AiohttpClient) -> None:
     answer = await ask(client)
     assert answer.headers["Content-Encoding"] == "deflate"
     assert await answer.json() == {"a": 1}
+
+
+async def test_what_belongs_to_a_body_goes_with_it(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=400)
+
+    raised = with_body(
+        b"packed",
+        Content_Encoding="deflate",
+        Content_Length="6",
+        Content_Type="image/png",
+        Content_Language="en",
+        Transfer_Encoding="chunked",
+    )
+    client = await aiohttp_client(
+        page(raising(raised), error_middleware(default_handler=handler))
+    )
+    answer = await ask(client)
+    assert (answer.status, await answer.read()) == (400, b"")
+    assert answer.headers["Content-Language"] == "en"
+    assert answer.headers["Content-Length"] == "0"
+    for name in ("Content-Encoding", "Transfer-Encoding"):
+        assert name not in answer.headers
+    assert answer.headers.get("Content-Type") != "image/png"
 
 
 async def test_own_body_may_be_compressed(
@@ -617,12 +644,27 @@ async def test_prepared_answer_of_an_error_handler_is_left_alone(
         await response.write(b"in pieces")
         return response
 
+    seen = []
+
+    @web.middleware
+    async def seeing(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        response = await handler(request)
+        seen.append("X-Own" in response.headers)  # as it was not sent
+        return response
+
     client = await aiohttp_client(
-        page(raising(decorated()), error_middleware(default_handler=handler))
+        page(
+            raising(decorated()),
+            seeing,
+            error_middleware(default_handler=handler),
+        )
     )
     answer = await ask(client)
     assert (answer.status, await answer.text()) == (503, "in pieces")
     assert "X-Own" not in answer.headers
+    assert seen == [False]
 
 
 async def test_raised_answer_may_be_handed_back(
@@ -1564,6 +1606,26 @@ async def test_debug_page_ends_where_causes_go_in_circles(
     assert len((await answer.json())["exceptions"]) == 2
 
 
+def cut_short() -> Exception:
+    try:
+        try:
+            raise KeyError("left out")
+        except KeyError:
+            raise ValueError("seen") from None
+    except ValueError as err:
+        return err
+
+
+@pytest.mark.parametrize("accept", ["application/json", HTML, TEXT])
+async def test_debug_page_leaves_out_what_the_developer_did(
+    aiohttp_client: AiohttpClient, accept: str
+) -> None:
+    client = await aiohttp_client(debug_page(cut_short))
+    body = await (await ask(client, headers={"Accept": accept})).text()
+    for relation in ("Raised while handling", "During handling"):
+        assert relation not in body
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="no groups before 3.11")
 async def test_debug_page_shows_the_members_of_a_group(
     aiohttp_client: AiohttpClient,
@@ -1715,7 +1777,9 @@ async def test_prepared_answer_of_which_nothing_left_may_be_replaced(
 ) -> None:
     # aiohttp sends the headers of a plain Response together with its body.
     async def handler(request: web.Request) -> web.StreamResponse:
-        await web.Response(text="first").prepare(request)
+        first = web.Response(text="first", headers={"X-First": "1"})
+        first.enable_chunked_encoding()
+        await first.prepare(request)
         raise ValueError("second")
 
     client = await aiohttp_client(page(handler))
@@ -1724,7 +1788,10 @@ async def test_prepared_answer_of_which_nothing_left_may_be_replaced(
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
     )
     assert received.count(b"HTTP/1.") == 1
-    assert head(received).status in (200, 500)
+    answer = head(received)
+    assert (answer.status, answer.rest) == (500, b'{"detail": "second"}')
+    assert "X-First" not in answer.headers
+    assert "Transfer-Encoding" not in answer.headers
 
 
 async def test_error_handler_that_fails_in_the_middle_is_cut_too(
@@ -1822,6 +1889,18 @@ async def reads_a_form(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+async def reads_until_the_network_fails(
+    request: web.Request,
+) -> web.StreamResponse:
+    # What the event loop does when nobody acknowledges for long.
+    assert request.transport is not None
+    asyncio.get_running_loop().call_soon(
+        request.protocol.connection_lost, OSError(errno.ETIMEDOUT, "gone")
+    )
+    await request.read()
+    return web.Response()
+
+
 async def streams(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse()
     await response.prepare(request)
@@ -1864,6 +1943,10 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
         (reads, UPLOAD + b"Content-Length: 10\r\n\r\nabc"),
         (reads, UPLOAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"),
         (reads_in_pieces, UPLOAD + b"Content-Length: 10\r\n\r\nabc"),
+        (
+            reads_until_the_network_fails,
+            UPLOAD + b"Content-Length: 10\r\n\r\nabc",
+        ),
         (reads_a_form, MULTIPART + b"Content-Length: 99\r\n\r\n--b\r\nabc"),
         (streams, GET + b"\r\n"),
         (streams_much, GET + b"\r\n"),

@@ -412,6 +412,10 @@ async def test_all_clones_of_a_request_have_one_session(
     client = await browse(session_middleware(KEY), both=both)
     response = await client.get("/both")
     assert session_of(value_of(response)) == {"0": 0, "1": 1, "2": 2}
+    storage = Memory()
+    client = await browse(session_middleware(storage), both=both)
+    await client.get("/both")
+    assert storage.kept == {"a-name": {"0": 0, "1": 1, "2": 2}}
 
 
 async def test_change_by_a_middleware_outside_is_saved_too(
@@ -753,10 +757,12 @@ class Memory(aiohttp_session.AbstractStorage):
         self.kept: dict[str, dict[str, Any]] = {}
         self.broken: set[str] = set()
         self.saves = 0
+        self.name = "a-name"
 
     async def load_session(
         self, request: web.Request
     ) -> aiohttp_session.Session:
+        await asyncio.sleep(0)  # as one that asks a server
         if "load" in self.broken:
             raise ConnectionRefusedError
         name = self.load_cookie(request)
@@ -774,7 +780,7 @@ class Memory(aiohttp_session.AbstractStorage):
         self.saves += 1
         if "save" in self.broken:
             raise ConnectionRefusedError
-        name = session.identity or "a-name"
+        name = session.identity or self.name
         self.kept[name] = dict(session)
         self.save_cookie(response, "" if session.empty else name)
         response.headers["X-Session"] = name
@@ -821,6 +827,18 @@ async def test_storages_that_forget_attributes_delete_with_them(
         '__Secure-s=""; Domain=a.example; expires=Thu, 01 Jan 1970 00:00:00 '
         "GMT; HttpOnly; Max-Age=0; Path=/; SameSite=None; Secure"
     )
+
+
+async def test_cookie_of_4096_bytes_is_the_largest(browse: Browse) -> None:
+    storage = Memory()
+    client = await browse(session_middleware(storage))
+    around = len("AIOHTTP_SESSION=; HttpOnly; Path=/")
+    for size, cookies in ((4096, 1), (4097, 0)):
+        storage.name = "n" * (size - around)
+        response = await client.get("/visit")
+        assert response.status == 200
+        assert len(cookies_of(response)) == cookies
+        assert len("".join(cookies_of(response))) == cookies * size
 
 
 async def test_cookie_of_another_name_is_not_touched(browse: Browse) -> None:

@@ -213,6 +213,34 @@ async def test_body_that_arrived_whole_may_be_read_after_the_client_left(
     assert logged(caplog) == []
 
 
+async def test_body_may_be_read_when_the_client_left_before_the_handler_began(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bodies: list[bytes] = []
+
+    @web.middleware
+    async def left(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        await eventually(request.content.is_eof)
+        # As asyncio does on a reset; aiohttp hears of it in the next turn.
+        assert request.transport is not None
+        request.transport.abort()
+        return await handler(request)
+
+    async def reads(request: web.Request) -> web.Response:
+        bodies.append(await request.read())
+        return web.Response()
+
+    async with live(application(left, POST, reads=reads)) as server:
+        client = await server.connect()
+        client.send("POST /reads", b"hello")
+        await eventually(lambda: bodies or logged(caplog))
+        client.leave()
+    assert bodies == [b"hello"]
+    assert logged(caplog) == []
+
+
 # Which requests
 # ==============
 

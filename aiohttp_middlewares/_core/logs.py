@@ -1,5 +1,6 @@
 """What a log record says of a request."""
 
+import logging
 from typing import Any
 
 from aiohttp import web
@@ -13,3 +14,10 @@ def facts(request: web.Request, **more: Any) -> dict[str, Any]:
     """
     path = request.rel_url.raw_path.encode("ascii", "backslashreplace")
     return {"method": request.method, "path": path.decode(), **more}
+
+
+def refused(logger: logging.Logger, request: web.Request, reason: str) -> None:
+    """Tell what was refused, and why."""
+    if logger.isEnabledFor(logging.INFO):
+        said = facts(request, reason=reason)
+        logger.info("Refused %(method)s %(path)s: %(reason)s", said, extra=said)

@@ -11,8 +11,11 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
+from multidict import istr
+
 # RFC 9110 5.6.2: what a method or a field name is made of.
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_FIELD_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 
 
 def refuse(
@@ -91,6 +94,25 @@ def tokens(what: str, of: str, value: object) -> tuple[str, ...]:
             meant = repr(parts) if len(parts) > 1 and "," in item else None
             refuse(ValueError, what, f"a collection of {of}", item, meant=meant)
     return found
+
+
+def header_name(what: str, value: object) -> istr:
+    """The name of one header field."""
+    if not isinstance(value, str):
+        refuse(TypeError, what, "a header name", value)
+    if not TOKEN.fullmatch(value):
+        refuse(ValueError, what, "a header name", value)
+    return istr(value)
+
+
+def header_value(what: str, value: object) -> str:
+    """The value of one header field, RFC 9110 5.5, in ASCII."""
+    should = "the value of a header"
+    if not isinstance(value, str):
+        refuse(TypeError, what, should, value)
+    if not _FIELD_VALUE.fullmatch(value):
+        refuse(ValueError, what, should, value)
+    return value
 
 
 def methods(what: str, value: object) -> frozenset[str]:

@@ -93,15 +93,12 @@ from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict, istr
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.encoding import Bytes, encode_body
 from aiohttp_middlewares._core.headers import (
     VARY,
     add_elements,
     elements,
     weighted,
-)
-from aiohttp_middlewares._core.sending import (
-    Bytes,
-    encode_body,
 )
 from aiohttp_middlewares._core.urls import UrlMatcher
 from aiohttp_middlewares.annotations import (
@@ -273,7 +270,7 @@ class _Plan:
         minimum_size: int,
         is_compressible: Callable[[str], bool],
     ) -> None:
-        self.minimum_size = max(minimum_size, 1)
+        self.minimum_size = minimum_size
         self.is_compressible = is_compressible
         # Clients send few different values.
         self.accepted = lru_cache(maxsize=256)(_Negotiation(encodings))

@@ -303,7 +303,7 @@ class _Choice:
 
 
 def _check_status(what: str, status: int) -> None:
-    if isinstance(status, bool) or not 400 <= status <= 599:
+    if not 400 <= status <= 599:
         options.refuse(ValueError, what, "for statuses 400 to 599", status)
 
 

@@ -102,7 +102,6 @@ def own_status(err: Exception) -> int | None:
     status = _attribute(err, "status")
     if (
         isinstance(status, int)
-        and not isinstance(status, bool)
         and 400 <= status <= 599
         and not isinstance(err, ClientError)
     ):

@@ -11,6 +11,9 @@ middleware with a button, or with ``curl``.
     $ python -m examples.demo           # Ctrl-C stops it
     $ python -m examples.demo --check   # the same, tried by itself
 
+It needs aiohttp-session and itsdangerous, and is better with brotli and zstd;
+``make demo`` installs them.
+
 ``api``
     The API: all the middlewares, and handlers that need them.
 ``scenarios``
@@ -18,8 +21,11 @@ middleware with a button, or with ``curl``.
     add an entry there and a handler to the API.
 ``page``
     The page. It makes its cards of the scenarios.
+``attempt``
+    Tries a scenario with a client: for the check, and for the page where no
+    page can.
 ``check``
-    Tries the scenarios with a client.
+    Tries all of them and prints a table.
 ``server``
     Runs the API and the page.
 """

@@ -2,21 +2,46 @@
 
 import asyncio
 import logging
+import re
+import secrets
+from collections.abc import AsyncIterator
 
+import aiohttp
+import aiohttp_session
 from aiohttp import web
 
 from aiohttp_middlewares import (
     NON_IDEMPOTENT_METHODS,
+    basic_auth_middleware,
+    body_limit_middleware,
+    compression_middleware,
     cors_middleware,
+    csp_nonce,
+    csrf_middleware,
     debug_error_handler,
     default_error_handler,
     drain_shielded,
+    early_data_middleware,
     error_middleware,
+    get_user,
     https_middleware,
+    https_redirect_middleware,
     problem_error_handler,
+    proxy_headers_middleware,
+    security_headers_middleware,
+    session_middleware,
     shield_middleware,
     timeout_middleware,
+    trusted_host_middleware,
 )
+from aiohttp_middlewares.client import (
+    BearerTokenMiddleware,
+    RetryEvent,
+    client_credentials,
+    request_log_middleware,
+    retry_middleware,
+)
+from aiohttp_middlewares.compression import DEFAULT_CONTENT_TYPES
 from aiohttp_middlewares.cors import DEFAULT_ALLOW_HEADERS
 
 #: For how many seconds a handler may think before it begins to answer.
@@ -26,19 +51,47 @@ logger = logging.getLogger(__name__)
 routes = web.RouteTableDef()
 
 
-def create_api(page: str) -> web.Application:
-    """The application for the pages of one origin."""
+def create_api(page: str, api: str) -> web.Application:
+    """The application at ``api`` for the pages of the origin ``page``."""
     app = web.Application(
         middlewares=[
-            https_middleware(trusted=["127.0.0.1"]),
+            proxy_headers_middleware(trusted=["127.0.0.1", "::1"], host=True),
+            # For a proxy that says it in a header of its own only.
+            https_middleware(
+                {"X-Forwarded-Ssl": "on"}, trusted=["127.0.0.1", "::1"]
+            ),
+            trusted_host_middleware(
+                ["127.0.0.1", "::1", "localhost", "shop.example.com"]
+            ),
+            # The demo has no TLS, so this is for one path only.
+            https_redirect_middleware(ignore=all_but("/checkout")),
+            security_headers_middleware(
+                content_security_policy={
+                    "default-src": ["'self'"],
+                    "script-src": ["'nonce-{nonce}'"],
+                    # The debug page has a style sheet within.
+                    "style-src": ["'self'", "'unsafe-inline'"],
+                    "object-src": ["'none'"],
+                    "frame-ancestors": ["'none'"],
+                },
+                cross_origin_resource_policy="cross-origin",
+            ),
             cors_middleware(
                 origins=[page],
                 allow_credentials=True,
-                # The page plays the proxy that would send this one.
-                allow_headers=[*DEFAULT_ALLOW_HEADERS, "X-Forwarded-Proto"],
+                # The page plays the proxy that would send the others.
+                allow_headers=[
+                    *DEFAULT_ALLOW_HEADERS,
+                    "Early-Data",
+                    "X-Forwarded-For",
+                    "X-Forwarded-Host",
+                    "X-Forwarded-Proto",
+                    "X-Forwarded-Ssl",
+                ],
                 # Retry-After is of use to a page; the others are for show.
                 expose_headers=[
                     "Access-Control-Allow-Origin",
+                    "Content-Encoding",
                     "Retry-After",
                     "Vary",
                 ],
@@ -51,17 +104,37 @@ def create_api(page: str) -> web.Application:
                     "/errors/debug": debug_error_handler,
                 },
             ),
-            timeout_middleware(LIMIT),
+            early_data_middleware(),
+            body_limit_middleware(64 * 1024, limits={"/notes": 140}),
+            compression_middleware(
+                content_types=[*DEFAULT_CONTENT_TYPES, "text/event-stream"]
+            ),
+            # Those that ask another API wait for their turn.
+            timeout_middleware(LIMIT, ignore=[re.compile("^/client/")]),
             shield_middleware(
                 methods=NON_IDEMPOTENT_METHODS,
                 ignore=["/transfers/unshielded"],
             ),
+            # Of another key after each start: nobody is logged in any more.
+            session_middleware(secrets.token_urlsafe(32)),
+            basic_auth_middleware(
+                {"admin": "correct horse"},
+                realm="Demo",
+                ignore=all_but("/admin"),
+            ),
+            csrf_middleware(trusted_origins=[page]),
         ]
     )
     app[LEDGER] = {}
+    app[PARTNER] = Partner(api)
     app.add_routes(routes)
     app.cleanup_ctx.append(drain_shielded)
+    app.cleanup_ctx.append(partner_client)
     return app
+
+
+def all_but(path: str) -> list[re.Pattern[str]]:
+    return [re.compile(f"^(?!{re.escape(path)}$)")]
 
 
 # Errors
@@ -188,3 +261,209 @@ async def scheme(request: web.Request) -> web.Response:
             "url": str(request.url),
         }
     )
+
+
+# The edge
+# ========
+
+
+@routes.get("/visitor")
+async def visitor(request: web.Request) -> web.Response:
+    return web.json_response(
+        {"from": request.remote, "to": str(request.url.origin())}
+    )
+
+
+@routes.get("/checkout")
+async def checkout(request: web.Request) -> web.Response:
+    return web.json_response({"paid by": request.scheme})
+
+
+@routes.get("/page")
+async def page_with_script(request: web.Request) -> web.Response:
+    return web.Response(
+        text=f"""<!DOCTYPE html>
+<title>A page</title>
+<script nonce="{csp_nonce(request)}">alert("This one runs")</script>
+<script>alert("This one does not")</script>
+""",
+        content_type="text/html",
+    )
+
+
+@routes.post("/notes")
+async def add_note(request: web.Request) -> web.Response:
+    return web.json_response({"noted": await request.text()})
+
+
+@routes.get("/admin")
+async def admin(request: web.Request) -> web.Response:
+    return web.json_response({"user": get_user(request)})
+
+
+# Compression
+# ===========
+
+
+@routes.get("/novel")
+async def novel(request: web.Request) -> web.Response:
+    line = "All work and no play makes Jack a dull boy.\n"
+    return web.Response(text=line * 500)
+
+
+# Sessions
+# ========
+
+
+@routes.post("/session")
+async def begin_session(request: web.Request) -> web.Response:
+    session = await aiohttp_session.new_session(request)
+    session["name"] = "Ada"
+    raise web.HTTPSeeOther("/session")
+
+
+@routes.get("/session")
+async def show_session(request: web.Request) -> web.Response:
+    session = await aiohttp_session.get_session(request)
+    return web.json_response({"name": session.get("name")})
+
+
+@routes.get("/visits")
+async def visits(request: web.Request) -> web.Response:
+    session = await aiohttp_session.get_session(request)
+    session["visits"] = session.get("visits", 0) + 1
+    return web.json_response(
+        {"first": session.new, "visits": session["visits"]}
+    )
+
+
+# A client of another API
+# =======================
+
+
+class Partner:
+    """An API that has its bad days, and what was seen of it."""
+
+    def __init__(self, api: str) -> None:
+        self.api = api
+        #: What happened, at either end of the wire.
+        self.seen: list[str] = []
+        #: One visitor at a time, as all share what was seen.
+        self.turn = asyncio.Lock()
+        #: How often it will fail, and which of its tokens is good.
+        self.failures = 0
+        self.tokens = 0
+        self.good = ""
+
+    def on_retry(self, event: RetryEvent) -> None:
+        status = event.response.status if event.response else event.exception
+        self.seen.append(
+            f"RetryEvent: attempt {event.attempt} failed with {status}, "
+            f"the next one in {event.delay:.3f} s"
+        )
+
+    def answer(
+        self, request: web.Request, status: int, **body: object
+    ) -> web.Response:
+        sent = request.headers.get("Authorization", "")
+        scheme, _, token = sent.partition(" ")
+        bearing = f" with {token}" if scheme == "Bearer" else ""
+        self.seen.append(f"{request.method} {request.path}{bearing}: {status}")
+        return web.json_response(body, status=status)
+
+    def knows(self, request: web.Request) -> bool:
+        return request.headers.get("Authorization") == f"Bearer {self.good}"
+
+
+PARTNER = web.AppKey("PARTNER", Partner)
+CLIENT = web.AppKey("CLIENT", aiohttp.ClientSession)
+BEARER = web.AppKey("BEARER", BearerTokenMiddleware)
+
+
+async def partner_client(app: web.Application) -> AsyncIterator[None]:
+    """One session for all requests, from the start to the end."""
+    partner = app[PARTNER]
+    retry = retry_middleware(base_delay=0.05, on_retry=partner.on_retry)
+    bearer = BearerTokenMiddleware(
+        client_credentials(f"{partner.api}/partner/token", "demo", "secret"),
+        origins=[partner.api],
+    )
+    async with aiohttp.ClientSession(
+        partner.api,
+        middlewares=[request_log_middleware(), retry, bearer],
+        raise_for_status=True,
+    ) as app[CLIENT]:
+        app[BEARER] = bearer
+        yield
+        await bearer.aclose()
+
+
+@routes.get("/client/stock")
+async def client_stock(request: web.Request) -> web.Response:
+    """Ask when the partner answers 503 twice."""
+    partner, client = request.app[PARTNER], request.app[CLIENT]
+    async with partner.turn:
+        begin(request.app, failures=2)
+        async with client.get("/partner/stock") as response:
+            found = await response.json()
+        return web.json_response({**found, "seen": partner.seen})
+
+
+@routes.get("/client/orders")
+async def client_orders(request: web.Request) -> web.Response:
+    """Ask for two pages, and have the token revoked in between."""
+    partner, client = request.app[PARTNER], request.app[CLIENT]
+    async with partner.turn:
+        begin(request.app)
+        orders = 0
+        for page in (1, 2):
+            async with client.get(f"/partner/orders/{page}") as response:
+                orders += len((await response.json())["orders"])
+        return web.json_response({"orders": orders, "seen": partner.seen})
+
+
+def begin(app: web.Application, failures: int = 0) -> None:
+    """As if the application had just been started."""
+    app[BEARER].invalidate()
+    partner = app[PARTNER]
+    partner.failures = failures
+    partner.tokens = 0
+    partner.seen = []
+
+
+@routes.post("/partner/token")
+async def partner_token(request: web.Request) -> web.Response:
+    partner = request.app[PARTNER]
+    partner.tokens += 1
+    partner.good = f"token-{partner.tokens}"
+    return partner.answer(
+        request,
+        200,
+        access_token=partner.good,
+        token_type="Bearer",
+        expires_in=3600,
+    )
+
+
+@routes.get("/partner/stock")
+async def partner_stock(request: web.Request) -> web.Response:
+    partner = request.app[PARTNER]
+    if not partner.knows(request):
+        return partner.answer(request, 401)
+    if partner.failures:
+        partner.failures -= 1
+        return partner.answer(request, 503)
+    return partner.answer(request, 200, stock=7)
+
+
+@routes.get("/partner/orders/{page:[12]}")
+async def partner_orders(request: web.Request) -> web.Response:
+    partner = request.app[PARTNER]
+    if not partner.knows(request):
+        return partner.answer(request, 401)
+    page = int(request.match_info["page"])
+    answer = partner.answer(request, 200, orders=[page * 10, page * 10 + 1])
+    if page == 1:
+        partner.seen.append(f"the partner revokes {partner.good}")
+        partner.good = "one that nobody has"
+    return answer

@@ -1,38 +1,18 @@
 """Try the scenarios with a client, and print what came back."""
 
 import asyncio
-import re
-import time
 
-from aiohttp import (
-    ClientError,
-    ClientResponse,
-    ClientSession,
-    ClientTimeout,
-    CookieJar,
-)
-
-from examples.demo.api import LIMIT
-from examples.demo.scenarios import NONE, Scenario, scenarios
+from examples.demo.attempt import attempt, fits
+from examples.demo.scenarios import NONE, scenarios
 from examples.demo.server import running
-
-#: For how many seconds each scenario may be tried.
-PATIENCE = 5
 
 
 async def check(page_port: int = 0, api_port: int = 0) -> bool:
     """Try them all at once, and say whether all is as it should be."""
-    async with (
-        running(page_port, api_port) as (page, api),
-        ClientSession(
-            api,
-            cookie_jar=CookieJar(unsafe=True),  # "unsafe": also from 127.0.0.1
-            timeout=ClientTimeout(total=PATIENCE),
-        ) as client,
-    ):
+    async with running(page_port, api_port) as (page, api):
         table = scenarios(page)
         found = await asyncio.gather(
-            *(attempt(client, scenario) for scenario in table)
+            *(attempt(api, scenario) for scenario in table)
         )
 
     _print_row("scenario", "expected", "got", "ok")
@@ -47,84 +27,6 @@ async def check(page_port: int = 0, api_port: int = 0) -> bool:
         passed += all(verdicts)
     print(f"\n{passed} passed, {len(table) - passed} failed")
     return passed == len(table)
-
-
-def fits(expected: str, got: str) -> bool:
-    """Whether it is the same; "*" stands for anything."""
-    pattern = re.escape(expected).replace(r"\*", ".*")
-    return re.fullmatch(pattern, got, re.DOTALL) is not None
-
-
-async def attempt(client: ClientSession, scenario: Scenario) -> dict[str, str]:
-    """The facts that a scenario expects, as they are."""
-    try:
-        got = await _preflight(client, scenario) if scenario.preflight else {}
-        if scenario.leave:
-            await _leave(client, scenario)
-        else:
-            got |= await _ask(client, scenario)
-        if "ledger" in scenario.expect:
-            got["ledger"] = await _ledger(client, scenario, over=True)
-    except (ClientError, asyncio.TimeoutError) as exc:
-        return dict.fromkeys(scenario.expect, f"{type(exc).__name__}: {exc}")
-    return got
-
-
-async def _preflight(
-    client: ClientSession, scenario: Scenario
-) -> dict[str, str]:
-    async with client.options(
-        scenario.path, headers=scenario.preflight_headers()
-    ) as response:
-        facts = await _facts(response, scenario)
-    return {f"preflight {name}": fact for name, fact in facts.items()}
-
-
-async def _ask(client: ClientSession, scenario: Scenario) -> dict[str, str]:
-    start = time.monotonic()
-    async with client.request(
-        scenario.method, scenario.path, headers=scenario.headers
-    ) as response:
-        facts = await _facts(response, scenario)
-    over = time.monotonic() - start > LIMIT
-    return facts | {"over the limit": "yes" if over else "no"}
-
-
-async def _facts(
-    response: ClientResponse, scenario: Scenario
-) -> dict[str, str]:
-    facts = {
-        # All lines of a header: one that is doubled shows.
-        name: ", ".join(response.headers.getall(name))
-        for name in response.headers
-    }
-    for redirect in response.history:
-        facts["redirect"] = f"{redirect.status} {redirect.headers['Location']}"
-    facts["status"] = str(response.status)
-    facts["body"] = await response.text()
-    return facts
-
-
-async def _leave(client: ClientSession, scenario: Scenario) -> None:
-    leaving = asyncio.create_task(_ask(client, scenario))
-    await _ledger(client, scenario, over=False)
-    leaving.cancel()  # which closes the connection
-    await asyncio.gather(leaving, return_exceptions=True)
-
-
-async def _ledger(
-    client: ClientSession, scenario: Scenario, *, over: bool
-) -> str:
-    """What is written, once something is, or all that ever will be."""
-    give_up = time.monotonic() + PATIENCE
-    while time.monotonic() < give_up:
-        async with client.get(scenario.path) as response:
-            response.raise_for_status()
-            ledger = await response.json()
-        if ledger["over"] if over else ledger["stages"]:
-            break
-        await asyncio.sleep(0.02)
-    return ", ".join(ledger["stages"])
 
 
 def _print_row(name: str, expected: str, got: str, ok: str) -> None:

@@ -15,7 +15,8 @@ async function main() {
   const cards = [];
   for (const [name, purpose] of Object.entries(demo.middlewares)) {
     const section = fromTemplate("middleware");
-    section.querySelector("h2").textContent = `${name}_middleware`;
+    section.querySelector("h2").textContent =
+      name === "client" ? "aiohttp_middlewares.client" : `${name}_middleware`;
     section.querySelector(".purpose").textContent = purpose;
     for (const scenario of demo.scenarios) {
       if (scenario.middleware === name) {
@@ -77,10 +78,19 @@ class Card {
     let wrong;
     try {
       const origin = scenario.headers.Origin;
-      if (origin && origin !== location.origin) {
+      if (scenario.relay) {
+        wrong = differences(scenario.expect, await this.relay());
+      } else if (origin && origin !== location.origin) {
         wrong = await this.askFromFrame();
       } else {
-        const got = scenario.leave ? await this.leave() : await this.ask();
+        let got = {};
+        if (scenario.leave) {
+          await this.leave();
+        } else {
+          for (let time = 0; time < scenario.times; time += 1) {
+            got = await this.ask();
+          }
+        }
         if ("ledger" in scenario.expect) {
           got.ledger = await this.ledger();
         }
@@ -99,11 +109,31 @@ class Card {
     return wrong.length === 0;
   }
 
+  /* Have the page's server ask what no page can, or read what none may. */
+  async relay() {
+    const { scenario } = this;
+    const answer = await fetch(`attempts/${scenario.number}`, {
+      method: "POST",
+    });
+    const got = await answer.json();
+    this.status(`${got.status} ${got.reason}`, got.status);
+    this.event("asked by the page's server, as no page could");
+    for (const name of ["Content-Type", ...Object.keys(scenario.expect)]) {
+      if (/^[A-Z]/.test(name) && name in got) {
+        this.header(name, got[name]); // the other facts are no headers
+      }
+    }
+    this.show("pre.body", got.body);
+    return got;
+  }
+
   async ask() {
     const { scenario } = this;
+    this.part(".headers").replaceChildren();
     const answer = await fetch(this.url, {
       method: scenario.method,
       headers: scenario.headers,
+      body: scenario.data || undefined,
       credentials: "include",
     });
     this.status(`${answer.status} ${answer.statusText}`, answer.status);
@@ -113,7 +143,7 @@ class Card {
     const got = { status: String(answer.status) };
     for (const [name, value] of answer.headers) {
       got[name] = value;
-      if (name !== "content-length") {
+      if (name !== "content-length" || "Content-Length" in scenario.expect) {
         this.header(name, value);
       }
     }
@@ -129,12 +159,14 @@ class Card {
       return this.stream(answer);
     }
     const text = await answer.text();
-    const view = this.part(
-      type.startsWith("text/html") ? "iframe.body" : "pre.body",
-    );
+    this.show(type.startsWith("text/html") ? "iframe.body" : "pre.body", text);
+    return text;
+  }
+
+  show(selector, text) {
+    const view = this.part(selector);
     view[view.tagName === "IFRAME" ? "srcdoc" : "textContent"] = pretty(text);
     view.hidden = false;
-    return text;
   }
 
   async stream(answer) {
@@ -190,22 +222,21 @@ class Card {
       signal: leaving.signal,
     }).catch(() => "nobody is there to read it");
     // One that is over is of an earlier try.
-    this.show(await this.poll(({ stages }) => stages.length === 1));
+    this.showLedger(await this.poll(({ stages }) => stages.length === 1));
     leaving.abort();
     this.event("the page leaves");
     this.status("the page left");
-    return {};
   }
 
   async ledger() {
     const { stages } = await this.poll((ledger) => {
-      this.show(ledger);
+      this.showLedger(ledger);
       return ledger.over;
     });
     return stages.join(", ");
   }
 
-  show({ stages }) {
+  showLedger({ stages }) {
     for (const stage of stages.slice(this.seen)) {
       this.event(`in the ledger: ${stage}`);
     }

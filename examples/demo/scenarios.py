@@ -4,6 +4,7 @@ One table for all: the page makes a card of each entry, the check tries it
 with a client, and the curl lines are made of it.
 """
 
+import base64
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,25 @@ MIDDLEWARES = {
     "timeout": "Ends a handler that does not begin to answer in time.",
     "shield": "Lets a handler finish what it began, whoever leaves.",
     "https": "Takes the scheme that the visitor sees from the proxy in front.",
+    "proxy_headers": "Takes the address, scheme and host of the visitor from "
+    "the proxies in front, and from nobody else.",
+    "trusted_host": "Answers only requests to hosts of your own.",
+    "https_redirect": "Sends visitors who come by plain HTTP to HTTPS.",
+    "security_headers": "Sets the headers by which browsers protect visitors, "
+    "on every answer.",
+    "csrf": "Refuses what the pages of other sites make a browser send.",
+    "early_data": "Refuses requests that somebody may have recorded and sent "
+    "again (RFC 8470).",
+    "body_limit": "Refuses bodies that are too large, by what is announced "
+    "and by what arrives.",
+    "basic_auth": "Asks for a login and a password.",
+    "compression": "Sends answers with zstd, brotli or gzip, as the client "
+    "accepts it.",
+    "session": "Remembers a visitor in a signed cookie; the way to it is "
+    "aiohttp-session's.",
+    "client": "Middlewares for aiohttp.ClientSession. The handlers of these "
+    "ask another API, which is the demo itself, and return what was seen on "
+    "the wire.",
 }
 
 
@@ -35,7 +55,8 @@ class Scenario:
     code: str
     path: str
     #: What to find in the answer, and what it should be: "status", "body", any
-    #: header; "redirect", the first of what was followed; "over the limit",
+    #: header; "redirect", the last of what was followed, which no redirect is
+    #: whose "Location" is expected; "over the limit",
     #: whether it took longer than a handler may; "preflight" and a header of
     #: that; "ledger", what was written in the end. "*" stands for anything.
     expect: Mapping[str, str]
@@ -43,6 +64,12 @@ class Scenario:
     #: The browser of the page sets ``Origin`` by itself. With another origin
     #: than that of the page, the page asks from a frame that has another.
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: The body to send.
+    data: str = ""
+    #: Ask that many times; what counts is the last answer.
+    times: int = 1
+    #: No page can send this, or read the answer: have the page's server ask.
+    relay: bool = False
     #: Ask first, as browsers do when a page uses such a method or header.
     preflight: bool = False
     #: Leave before the answer comes.
@@ -64,36 +91,43 @@ class Scenario:
             options.append("-N")
         if "redirect" in self.expect:
             options += ["-L", "-b", ""]  # go there, with the cookies
+        if self.times > 1:
+            options += ["-b", ""]
+        if "Content-Encoding" in self.expect:
+            options.append("--compressed")
         if self.leave:
             options += ["-m", "0.5"]
-        lines = [_curl(url, self.method, self.headers, options)]
+        urls = [url] * self.times
+        lines = [_curl(urls, self.method, self.headers, options, self.data)]
         if self.preflight:
             first = self.preflight_headers()
-            lines.insert(0, _curl(url, "OPTIONS", first, options))
+            lines.insert(0, _curl([url], "OPTIONS", first, options))
         if "ledger" in self.expect:
-            lines.append("sleep 1.5; " + _curl(url))
+            lines.append("sleep 1.5; " + _curl([url]))
         return "; echo; ".join(lines)  # not all bodies end in a line break
 
 
 def _curl(
-    url: str,
+    urls: list[str],
     method: str = "GET",
     headers: Mapping[str, str] | None = None,
     options: list[str] | None = None,
+    data: str = "",
 ) -> str:
     words = ["curl", *(options or ())]
     if method == "POST":
-        words += ["-d", ""]  # not -X, which would stay after a redirect
+        words += ["-d", data]  # not -X, which would stay after a redirect
     elif method != "GET":
         words += ["-X", method]
     for name, value in (headers or {}).items():
         words += ["-H", f"{name}: {value}"]
-    return shlex.join([*words, url])
+    return shlex.join([*words, *urls])
 
 
 #: What a header is that is not there.
 NONE = "(none)"
 STRANGER = "https://stranger.example"
+LOGIN = base64.b64encode(b"admin:correct horse").decode()
 
 
 def scenarios(page: str) -> list[Scenario]:
@@ -176,7 +210,7 @@ def scenarios(page: str) -> list[Scenario]:
             {
                 "status": "200",
                 "Access-Control-Allow-Origin": page,
-                "Vary": "Origin",
+                "Vary": "Origin*",
                 "body": f'{{"hello": "{page}"}}',
             },
             headers={"Origin": page},
@@ -192,7 +226,7 @@ def scenarios(page: str) -> list[Scenario]:
                 "status": "200",
                 "Access-Control-Allow-Origin": NONE,
                 "Access-Control-Allow-Credentials": NONE,
-                "Vary": "Origin",
+                "Vary": "Origin*",
             },
             headers={"Origin": STRANGER},
         ),
@@ -250,7 +284,7 @@ def scenarios(page: str) -> list[Scenario]:
             "A handler that takes too long",
             f"The handler would take a minute; after {LIMIT:g} s it is cut, "
             "and the page reads a 504.",
-            "timeout_middleware(LIMIT)",
+            "timeout_middleware(LIMIT, …)",
             "/slow",
             {
                 "status": "504",
@@ -265,7 +299,7 @@ def scenarios(page: str) -> list[Scenario]:
             "A stream that lives on",
             f"The events go on for longer than {LIMIT:g} s, as the limit ends "
             "when the response begins.",
-            "timeout_middleware(LIMIT)",
+            "timeout_middleware(LIMIT, …)",
             "/ticks/9",
             {
                 "status": "200",
@@ -300,7 +334,7 @@ def scenarios(page: str) -> list[Scenario]:
             "The limit strikes, the write is finished",
             f"This transfer takes longer than {LIMIT:g} s: the page gets its "
             "504 in time, and the second stage is written all the same.",
-            "timeout_middleware(LIMIT), shield_middleware(…) … "
+            "timeout_middleware(LIMIT, …), shield_middleware(…) … "
             "app.cleanup_ctx.append(drain_shielded)",
             "/transfers/late",
             {
@@ -314,7 +348,7 @@ def scenarios(page: str) -> list[Scenario]:
             "https",
             "Without a proxy",
             "The request came by plain HTTP, and request.url says so.",
-            'https_middleware(trusted=["127.0.0.1"])',
+            'https_middleware({"X-Forwarded-Ssl": "on"}, …)',
             "/scheme",
             {
                 "status": "200",
@@ -324,14 +358,252 @@ def scenarios(page: str) -> list[Scenario]:
         Scenario(
             "https",
             "Behind a proxy that took off the TLS",
-            "The same request with X-Forwarded-Proto: https from a trusted "
+            "The same request with X-Forwarded-Ssl: on from a trusted "
             "peer: request.scheme and request.url say what the visitor sees.",
-            'https_middleware(trusted=["127.0.0.1"])',
+            'https_middleware({"X-Forwarded-Ssl": "on"}, …)',
             "/scheme",
             {
                 "status": "200",
                 "body": '{"scheme": "https", "secure": true, "url": "https:*"}',
             },
+            headers={"X-Forwarded-Ssl": "on"},
+        ),
+        Scenario(
+            "proxy_headers",
+            "The visitor behind a proxy",
+            "The request knows the visitor's address and what was asked for. "
+            "The address further left in X-Forwarded-For is made up: no proxy "
+            "that is trusted wrote it.",
+            'proxy_headers_middleware(trusted=["127.0.0.1", "::1"], host=True)',
+            "/visitor",
+            {
+                "status": "200",
+                "body": '{"from": "203.0.113.7", '
+                '"to": "https://shop.example.com"}',
+            },
+            headers={
+                "X-Forwarded-For": "192.0.2.66, 203.0.113.7",
+                "X-Forwarded-Host": "shop.example.com",
+                "X-Forwarded-Proto": "https",
+            },
+        ),
+        Scenario(
+            "trusted_host",
+            "A host that is not ours",
+            "The request names a host of somebody else, as one does who wants "
+            "it in the links of a mail or in a cache: 400.",
+            'trusted_host_middleware(["127.0.0.1", "::1", …])',
+            "/visitor",
+            {"status": "400", "body": "Invalid host header"},
+            headers={"Host": "evil.example"},
+            relay=True,
+        ),
+        Scenario(
+            "https_redirect",
+            "By plain HTTP",
+            "The checkout is to be had by HTTPS only, and that is where the "
+            "visitor is sent. It is not followed here: there is no TLS.",
+            'https_redirect_middleware(ignore=all_but("/checkout"))',
+            "/checkout",
+            {"status": "307", "Location": "https://127.0.0.1/checkout"},
+            relay=True,
+        ),
+        Scenario(
+            "https_redirect",
+            "By HTTPS, says the proxy",
+            "The same request from a proxy that took off the TLS is answered.",
+            "proxy_headers_middleware(…) … https_redirect_middleware(…)",
+            "/checkout",
+            {"status": "200", "body": '{"paid by": "https"}'},
             headers={"X-Forwarded-Proto": "https"},
+            relay=True,
+        ),
+        Scenario(
+            "security_headers",
+            "A page with a nonce",
+            "Only the script that bears the nonce of this answer would run, "
+            "and Server tells nobody the version of aiohttp.",
+            "security_headers_middleware(… \"'nonce-{nonce}'\" …) … "
+            "csp_nonce(request)",
+            "/page",
+            {
+                "status": "200",
+                "Content-Security-Policy": "*script-src 'nonce-*'*",
+                "Cross-Origin-Opener-Policy": "same-origin",
+                "X-Content-Type-Options": "nosniff",
+                "X-Frame-Options": "SAMEORIGIN",
+                "Referrer-Policy": "no-referrer",
+                "Server": NONE,
+                "body": '*<script nonce="*">*',
+            },
+            relay=True,
+        ),
+        Scenario(
+            "csrf",
+            "A form of another site",
+            "What a browser sends when a page of a stranger posts a form to "
+            "the API, with the cookies of its user: 403.",
+            "csrf_middleware(trusted_origins=[page])",
+            "/notes",
+            {
+                "status": "403",
+                "body": '{"detail": "Cross-origin request refused"}',
+            },
+            method="POST",
+            headers={"Origin": STRANGER, "Sec-Fetch-Site": "cross-site"},
+            data="note=gotcha",
+            relay=True,
+        ),
+        Scenario(
+            "csrf",
+            "A form of a page that is trusted",
+            "The same from this page, whose origin is another one than the "
+            "API's as well, but listed.",
+            "csrf_middleware(trusted_origins=[page])",
+            "/notes",
+            {"status": "200", "body": '{"noted": "note=milk"}'},
+            method="POST",
+            headers={"Origin": page, "Sec-Fetch-Site": "same-site"},
+            data="note=milk",
+        ),
+        Scenario(
+            "early_data",
+            "A write in early data",
+            "The proxy says that the request came before the TLS handshake "
+            "was over, as a recording of it may: 425, please send it again.",
+            "early_data_middleware()",
+            "/notes",
+            {
+                "status": "425",
+                "body": '{"detail": "Too early, please send it again"}',
+            },
+            method="POST",
+            headers={"Early-Data": "1"},
+            data="Pay 100",
+        ),
+        Scenario(
+            "body_limit",
+            "A note that is too long",
+            "Notes have 140 bytes at most. This one is refused by its "
+            "Content-Length, before the handler is called.",
+            'body_limit_middleware(64 * 1024, limits={"/notes": 140})',
+            "/notes",
+            {
+                "status": "413",
+                "body": '{"detail": "The body is larger than 140 bytes"}',
+            },
+            method="POST",
+            data="This note is too long. " * 7,
+        ),
+        Scenario(
+            "basic_auth",
+            "Without a login",
+            "The answer asks for one; a browser that got it would open a "
+            "dialog.",
+            'basic_auth_middleware(… ignore=all_but("/admin"), …)',
+            "/admin",
+            {
+                "status": "401",
+                "WWW-Authenticate": 'Basic realm="Demo", charset="UTF-8"',
+                "body": '{"detail": "A login is needed"}',
+            },
+            relay=True,
+        ),
+        Scenario(
+            "basic_auth",
+            "With login and password",
+            "The handler knows who it is.",
+            'basic_auth_middleware({"admin": "correct horse"}, …) … '
+            "get_user(request)",
+            "/admin",
+            {"status": "200", "body": '{"user": "admin"}'},
+            headers={"Authorization": f"Basic {LOGIN}"},
+        ),
+        Scenario(
+            "compression",
+            "A long answer",
+            "22 kB of text go over the wire as less than 200 bytes, in the "
+            "encoding that your browser likes best.",
+            "compression_middleware(…)",
+            "/novel",
+            {
+                "status": "200",
+                "Content-Encoding": "*",
+                "Content-Length": "*",
+                "Vary": "*Accept-Encoding*",
+                "body": "All work and no play*",
+            },
+        ),
+        Scenario(
+            "compression",
+            "A stream",
+            "It is compressed, and each event can be read when it is sent.",
+            'compression_middleware(… "text/event-stream" …)',
+            "/ticks/4",
+            {
+                "status": "200",
+                "Content-Type": "text/event-stream",
+                "Content-Encoding": "*",
+                "body": "data: 1 of 4*data: 4 of 4*",
+            },
+        ),
+        Scenario(
+            "session",
+            "A login that ends in a redirect",
+            "The handler stores the name in the session and raises a redirect; "
+            "the session is saved all the same, and known where it leads to.",
+            "session_middleware(secrets.token_urlsafe(32)) … "
+            "new_session(request) … raise web.HTTPSeeOther",
+            "/session",
+            {
+                "redirect": "303 /session",
+                "status": "200",
+                "body": '{"name": "Ada"}',
+            },
+            method="POST",
+        ),
+        Scenario(
+            "session",
+            "A counter",
+            "It asks twice, and the session counts. Try it again to count on.",
+            'session["visits"] = session.get("visits", 0) + 1',
+            "/visits",
+            {"status": "200", "body": '{"first": false, "visits": *}'},
+            times=2,
+        ),
+        Scenario(
+            "client",
+            "An API that fails twice",
+            "retry_middleware asks again after each 503 and a short random "
+            "delay, and the handler gets the answer of the third attempt.",
+            "retry_middleware(base_delay=0.05, on_retry=partner.on_retry)",
+            "/client/stock",
+            {
+                "status": "200",
+                "body": '{"stock": 7, "seen": ["POST /partner/token: 200", '
+                '"GET /partner/stock with token-1: 503", '
+                '"RetryEvent: attempt 1 *", '
+                '"GET /partner/stock with token-1: 503", '
+                '"RetryEvent: attempt 2 *", '
+                '"GET /partner/stock with token-1: 200"]}',
+            },
+        ),
+        Scenario(
+            "client",
+            "A token that is revoked halfway",
+            "BearerTokenMiddleware fetches a token first, and another one when "
+            "the API refuses it; the handler only asks for two pages.",
+            "BearerTokenMiddleware(client_credentials(…), …)",
+            "/client/orders",
+            {
+                "status": "200",
+                "body": '{"orders": 4, '
+                '"seen": ["POST /partner/token: 200", '
+                '"GET /partner/orders/1 with token-1: 200", '
+                '"the partner revokes token-1", '
+                '"GET /partner/orders/2 with token-1: 401", '
+                '"POST /partner/token: 200", '
+                '"GET /partner/orders/2 with token-2: 200"]}',
+            },
         ),
     ]

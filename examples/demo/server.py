@@ -39,7 +39,7 @@ async def running(page_port: int, api_port: int) -> AsyncIterator[Origins]:
         api_socket = stack.enter_context(_listen(api_port))
         origins = Origins(_origin(page_socket), _origin(api_socket))
         for app, sock in (
-            (create_api(origins.page), api_socket),
+            (create_api(*origins), api_socket),
             (create_page(*origins), page_socket),
         ):
             runner = web.AppRunner(

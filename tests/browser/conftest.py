@@ -18,6 +18,8 @@ from aiohttp import web
 from certificates import Certificate, self_signed
 from pytest_aiohttp.plugin import AiohttpServer
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.support.wait import WebDriverWait
 from yarl import URL
 
 #: The commands that are needed, and Debian's packages for them.
@@ -108,11 +110,29 @@ class Page:
         )
         return Answer(**found)
 
+    async def click(self, selector: str) -> None:
+        """Click, and wait until another page is there."""
+
+        def click() -> None:
+            self._driver.execute_script("window.left = true")
+            self._driver.find_element("css selector", selector).click()
+            # Between two pages there is none to ask.
+            WebDriverWait(
+                self._driver,
+                timeout=20,
+                poll_frequency=0.01,
+                ignored_exceptions=[WebDriverException],
+            ).until(lambda driver: driver.execute_script(_ARRIVED))
+
+        await asyncio.to_thread(click)
+
     async def text(self) -> str:
         """What the visitor reads."""
         found: str = await self.run("return document.body.innerText")
         return found
 
+
+_ARRIVED = "return !window.left && document.readyState === 'complete'"
 
 _READ = """
 const read = async (url, options) => {

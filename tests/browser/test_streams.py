@@ -21,7 +21,7 @@ from browser.conftest import Open, Page, Serve
 LIMIT = 0.05
 
 
-def api(origin: str, **handlers: Handler) -> web.Application:
+def api(origin: str, limit: float = 10, **handlers: Handler) -> web.Application:
     """All five middlewares, and a handler for each path."""
     app = web.Application(
         middlewares=[
@@ -32,7 +32,7 @@ def api(origin: str, **handlers: Handler) -> web.Application:
                 expose_headers=["Content-Range", "ETag"],
             ),
             error_middleware(),
-            timeout_middleware(LIMIT),
+            timeout_middleware(limit),
             shield_middleware(methods=NON_IDEMPOTENT_METHODS),
         ]
     )
@@ -77,7 +77,7 @@ async def test_events_are_heard_beyond_the_limit_by_listed_pages_only(
             left.set()
         return response
 
-    url = await serve(api(await open_page(), events=events))
+    url = await serve(api(await open_page(), LIMIT, events=events))
     assert await page.run(LISTEN, url=url / "events") == ["first", "last"]
     await asyncio.wait_for(left.wait(), 5)  # nothing is left of it
     await open_page("evil.example")
@@ -124,7 +124,7 @@ async def test_page_reads_a_stream_piece_by_piece(
         asked.release()
         return web.Response()
 
-    app = api(await open_page(), stream=stream, proceed=proceed)
+    app = api(await open_page(), LIMIT, stream=stream, proceed=proceed)
     url = await serve(app)
     pieces = await page.run(
         READ_PIECES, url=url / "stream", next=url / "proceed"
@@ -202,7 +202,7 @@ async def test_websocket_talks_on_beyond_the_limit(
         return socket
 
     origin = await open_page()
-    url = await serve(api(origin, talk=talk)) / "talk"
+    url = await serve(api(origin, LIMIT, talk=talk)) / "talk"
     url = url.with_scheme("ws")
     assert await page.run(TALK, url=url) == [f"hello {origin}", 4001]
     # CORS is not about WebSockets: such a handler asks for Origin itself.

@@ -365,7 +365,7 @@ async def test_visitor_sees_our_504_before_that_of_nginx(
     app = api(limit=0.1)
     app.router.add_get("/stuck", stuck)
     server = await aiohttp_server(app)
-    front = await nginx(server.make_url("/"), options=NGINX_GIVES_UP)
+    front = await nginx(server.make_url("/"), options="proxy_read_timeout 5s;")
     connections = set()
     for _ in range(2):
         headers = {"Origin": ORIGIN}

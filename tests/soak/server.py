@@ -20,7 +20,6 @@ from aiohttp import web
 
 from aiohttp_middlewares import (
     NON_IDEMPOTENT_METHODS,
-    RequestTimeout,
     cors_middleware,
     drain_shielded,
     error_middleware,
@@ -48,9 +47,6 @@ class PlannedError(Exception):
     """What a handler raises here."""
 
 
-PLANNED = (PlannedError, RequestTimeout)
-
-
 class Errors(logging.Handler):
     """Tells the errors of the handlers from all others."""
 
@@ -60,11 +56,11 @@ class Errors(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         exc = record.exc_info[1] if record.exc_info else None
-        while exc is not None and not isinstance(exc, PLANNED):
+        while exc is not None and not isinstance(exc, PlannedError):
             exc = exc.__cause__ or exc.__context__
         # asyncio's own complaints are never planned.
         if exc is not None and record.name.startswith("aiohttp"):
-            counts[f"{type(exc).__name__} logged"] += 1
+            counts["logged"] += 1
         elif len(self.others) < 20:
             formatter = logging.Formatter("%(name)s: %(message)s")
             self.others.append(formatter.format(record))

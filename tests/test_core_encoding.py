@@ -8,11 +8,8 @@ from multidict import CIMultiDict
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import head, raw
 
-from aiohttp_middlewares._core.sending import (
-    Bytes,
-    encode_body,
-    on_last_call,
-)
+from aiohttp_middlewares._core.encoding import Bytes, encode_body
+from aiohttp_middlewares._core.sending import on_last_call
 from aiohttp_middlewares.annotations import Handler, Middleware
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
@@ -102,6 +99,23 @@ async def test_body_in_parts_comes_in_chunks(
     assert answer.rest == chunks
     assert answer.headers.getall("Transfer-Encoding") == ["chunked"]
     assert "X-Whole" not in answer.headers
+
+
+async def test_length_that_was_announced_is_not_that_of_what_is_sent(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 6
+        await response.prepare(request)
+        await response.write(b"one")
+        await response.write(b"two")
+        return response
+
+    server = await aiohttp_server(app_of(handler, encodes([])))
+    answer = head(await raw(server, GET))
+    assert answer.rest == b"5\r\n[one]\r\n5\r\n[two]\r\n1\r\n.\r\n0\r\n\r\n"
+    assert "Content-Length" not in answer.headers
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,266 @@
+"""
+=====================
+Body limit middleware
+=====================
+
+Refuses request bodies that are too large, by what is announced and by what
+really arrives: also while a handler reads a stream of it.
+
+Usage
+=====
+
+.. code-block:: python
+
+    import re
+
+    from aiohttp import web
+    from aiohttp_middlewares import body_limit_middleware, error_middleware
+
+    app = web.Application(
+        middlewares=[
+            error_middleware(),
+            body_limit_middleware(
+                64 * 1024,
+                limits={
+                    "/avatar": 5 * 1024**2,
+                    re.compile(r"^/backups/"): None,  # no limit
+                },
+            ),
+        ]
+    )
+
+What counts
+===========
+
+A ``Content-Length`` above the limit is refused before the handler is called.
+Otherwise the bytes count as they arrive, after inflating a compressed body,
+however the handler reads: ``request.read()``, ``text()``, ``json()``,
+``post()``, ``multipart()`` or ``request.content``. So neither chunked bodies
+nor compression get around it.
+
+Beyond the limit ``web.HTTPRequestEntityTooLarge`` is raised: ``413``, and the
+connection is closed. If the response has started, it is cut instead.
+
+aiohttp has a limit of its own, ``client_max_size`` of the application: one
+megabyte, for ``read()`` and those that use it. For the requests that are
+covered here this limit takes its place, be it lower or higher.
+
+Order
+=====
+
+Inside of :mod:`aiohttp_middlewares.error`, which renders the refusal; outside
+of everything that reads the body.
+
+Limits
+======
+
+Of a body that nobody reads only the ``Content-Length`` counts; it is not kept
+in memory. A client that announces ``Expect: 100-continue`` is told to go on
+before any middleware is called. aiohttp reads on for up to 10 seconds, so that
+the client sees the answer, before it closes the connection.
+
+Nested limits all hold: the smallest wins.
+
+aiohttp inflates what it has received at once, on older versions without a
+bound: a compressed body may take memory that exceeds the limit for a moment.
+
+Where the limit is above ``client_max_size``, the request that goes on is a
+clone. What the handler stores in it (``request["user"]``) is not seen by
+middlewares outside, and aiohttp does not close the temporary files of a
+multipart body that was read from it, nor, clone or not, those of a form that
+was refused half-way: they are closed when they are collected.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from aiohttp import StreamReader, hdrs, web
+from multidict import CIMultiDict
+
+from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.cloning import cloned
+from aiohttp_middlewares._core.sending import on_last_call
+from aiohttp_middlewares._core.urls import UrlMap, UrlMatcher
+from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
+
+logger = logging.getLogger(__name__)
+
+
+def body_limit_middleware(
+    max_size: int,
+    *,
+    limits: Mapping[Url, int | None] | None = None,
+    ignore: Urls | None = None,
+) -> Middleware:
+    """Answer 413 to requests with a larger body.
+
+    :param max_size: The limit in bytes.
+    :param limits:
+        A mapping of paths, patterns and URLs to bytes, or to ``None`` for no
+        limit. The first that fits counts instead of ``max_size``. By default:
+        none.
+    :param ignore:
+        URLs that are left to the ``client_max_size`` of aiohttp: a collection
+        of paths, patterns and URLs, or a mapping of them to methods. By
+        default: none.
+    :raises TypeError: an option is of the wrong type.
+    :raises ValueError: a limit is negative, or a URL rule can never fit.
+    """
+    what = "body_limit_middleware"
+    by_size: dict[int, type[_LimitedReader]] = {}
+
+    def reader(option: str, size: int | None) -> type[_LimitedReader] | None:
+        if size is None:
+            return None
+        size = options.integer(f"{what} {option}", size)
+        return by_size.setdefault(size, _limited_reader(size))
+
+    options.integer(f"{what} max_size", max_size)
+    default = reader("max_size", max_size)
+    ignored = None if ignore is None else UrlMatcher(f"{what} ignore", ignore)
+    special = None
+    if limits is not None:
+        if not isinstance(limits, Mapping):
+            options.refuse(
+                TypeError, f"{what} limits", "a mapping of URLs", limits
+            )
+        special = UrlMap(
+            f"{what} limits",
+            {url: reader(f"limits[{url!r}]", limits[url]) for url in limits},
+        )
+    warned = False
+
+    @web.middleware
+    async def body_limit(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        nonlocal warned
+        if not request.body_exists:
+            return await handler(request)
+        limited = default
+        if ignored is not None or special is not None:
+            path = request.rel_url.path_safe
+            if ignored is not None and ignored(request.method, path):
+                return await handler(request)
+            if special is not None:
+                limited = special.first(path, default)
+
+        limit = sys.maxsize if limited is None else limited.limit
+        if (request.content_length or 0) > limit:
+            logs.refused(logger, request, "its Content-Length is too large")
+            _close_afterwards(request)
+            raise _too_large(limit)
+        if 0 < request.client_max_size <= limit:
+            try:
+                # Older versions of aiohttp refuse what is just as large.
+                request = cloned(request, client_max_size=limit + 1)
+            except RuntimeError:  # its body has been read
+                if not warned:
+                    warned = True
+                    logger.warning(
+                        "The limit of a body cannot be set after it was "
+                        "read: move body_limit_middleware further out"
+                    )
+        if limited is None:
+            return await handler(request)
+        return await _count(request, handler, limited)
+
+    return body_limit
+
+
+class _LimitedReader(StreamReader):
+    """Counts, in all the ways to read a body.
+
+    It has the same slots: an object that is a StreamReader can become one,
+    wherever aiohttp keeps it.
+    """
+
+    __slots__ = ()
+
+    limit: ClassVar[int]
+
+    def check(self) -> None:
+        # All that has arrived, inflated, whether it was read or not.
+        if self.total_bytes > self.limit:
+            raise _too_large(self.limit)
+
+    async def read(self, n: int = -1) -> bytes:
+        found = await super().read(n)
+        self.check()
+        return found
+
+    async def readany(self) -> bytes:
+        found = await super().readany()
+        self.check()
+        return found
+
+    async def readchunk(self) -> tuple[bytes, bool]:
+        found = await super().readchunk()
+        self.check()
+        return found
+
+    async def readuntil(self, *args: Any, **options: Any) -> bytes:
+        try:
+            found = await super().readuntil(*args, **options)
+        except Exception:  # a line too long for aiohttp
+            self.check()
+            raise
+        self.check()
+        return found
+
+    def read_nowait(self, n: int = -1) -> bytes:
+        found = super().read_nowait(n)
+        self.check()
+        return found
+
+
+def _limited_reader(limit: int) -> type[_LimitedReader]:
+    """A class for each limit, as its objects have no room for it."""
+
+    class LimitedReader(_LimitedReader):
+        __slots__ = ()
+
+    LimitedReader.limit = limit
+    return LimitedReader
+
+
+async def _count(
+    request: web.Request, handler: Handler, limited: type[_LimitedReader]
+) -> web.StreamResponse:
+    content = request.content
+    before = content.__class__
+    if issubclass(before, _LimitedReader) and before.limit <= limited.limit:
+        return await handler(request)
+    content.__class__ = limited
+    try:
+        return await handler(request)
+    except web.HTTPRequestEntityTooLarge:
+        logs.refused(logger, request, "its body is too large")
+        raise
+    finally:
+        # aiohttp reads the rest of it, and nobody is to be refused any more.
+        content.__class__ = before
+        if content.total_bytes > limited.limit:
+            _close_afterwards(request)
+
+
+def _close_afterwards(request: web.Request) -> None:
+    """Close the connection when this request was answered.
+
+    Not before the rest of the body was received: a client that still sends
+    might not see the answer. That is limited by aiohttp.
+    """
+    on_last_call(request, _say_close)
+    request.content.on_eof(request.protocol.close)
+
+
+def _say_close(status: int, headers: CIMultiDict[str]) -> None:
+    headers[hdrs.CONNECTION] = "close"
+
+
+def _too_large(limit: int) -> web.HTTPRequestEntityTooLarge:
+    return web.HTTPRequestEntityTooLarge(
+        limit, limit + 1, text=f"The body is larger than {limit} bytes"
+    )

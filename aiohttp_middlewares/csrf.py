@@ -1,0 +1,183 @@
+"""
+===============
+CSRF middleware
+===============
+
+Refuses requests that a page of another origin makes a browser send in the
+name of its user, for applications that know their users by a cookie or by
+basic authentication. It needs no tokens and keeps no state.
+
+Usage
+=====
+
+.. code-block:: python
+
+    from aiohttp import web
+    from aiohttp_middlewares import csrf_middleware, error_middleware
+
+    app = web.Application(
+        middlewares=[
+            error_middleware(),
+            csrf_middleware(
+                trusted_origins=[
+                    "https://login.example.com",
+                    "https://*.example.net",
+                ],
+                ignore={"/webhooks": "POST"},
+            ),
+        ]
+    )
+
+How it decides
+==============
+
+As ``CrossOriginProtection`` of Go's ``net/http`` does, the first that fits:
+
+1. ``GET``, ``HEAD`` and ``OPTIONS`` pass: they must not change anything. But
+   a WebSocket handshake, which is a ``GET``, is looked at like the rest.
+2. ``Sec-Fetch-Site`` says ``same-origin``, or ``none`` (the user typed the
+   address): it passes. Browsers send this header, pages cannot.
+3. ``Origin`` is one of ``trusted_origins``: it passes.
+4. ``Sec-Fetch-Site`` says anything else: 403.
+5. There is neither header: it passes. This is not a browser.
+6. ``Origin`` has the scheme, the host and the port of this request: it
+   passes. Else: 403.
+
+Order
+=====
+
+Inside of :mod:`aiohttp_middlewares.proxy_headers`, which knows the scheme and
+the host that ``Origin`` is compared with; inside of
+:mod:`aiohttp_middlewares.error`, which renders the refusal, and of
+:mod:`aiohttp_middlewares.cors`, which answers preflights.
+
+Limits
+======
+
+A ``GET`` that changes something is not protected. Browsers older than 2023
+send no ``Sec-Fetch-Site``, and all of them send it to HTTPS and localhost
+only: there ``Origin`` decides alone. It is ``null``, and refused, for the
+forms of a page sent with ``Referrer-Policy: no-referrer``, the default of
+:mod:`aiohttp_middlewares.security_headers`: a site that is served by plain
+HTTP needs ``referrer_policy="same-origin"`` there. A cross-origin page that
+:mod:`aiohttp_middlewares.cors` allows to write has to be listed here as well.
+"""
+
+import logging
+
+from aiohttp import hdrs, web
+from multidict import istr
+
+from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.authority import (
+    DEFAULT_PORTS,
+    Authority,
+    authority_of,
+    parse_authority,
+)
+from aiohttp_middlewares._core.origins import Origins
+from aiohttp_middlewares._core.urls import UrlMatcher
+from aiohttp_middlewares.annotations import (
+    Handler,
+    Middleware,
+    UrlCollection,
+    Urls,
+)
+
+SEC_FETCH_SITE = istr("Sec-Fetch-Site")
+UPGRADE = istr("Upgrade")
+
+logger = logging.getLogger(__name__)
+
+
+def csrf_middleware(
+    *,
+    trusted_origins: UrlCollection = (),
+    ignore: Urls | None = None,
+    allow_same_site: bool = False,
+) -> Middleware:
+    """Refuse what browsers send for the pages of other origins.
+
+    :param trusted_origins:
+        Whose pages may write all the same: origins such as
+        ``"https://example.com"``, ``"https://*.example.com"`` and
+        ``"http://localhost:*"``, URLs and patterns, by the rules of
+        :func:`~aiohttp_middlewares.cors.cors_middleware`. By default: none.
+    :param ignore:
+        URLs that anybody may write to: a collection of paths, patterns and
+        URLs, or a mapping of them to methods. By default: none.
+    :param allow_same_site:
+        Let the pages of other hosts of the same site (``shop.example.com``
+        for ``example.com``) write. Only if all of them are as safe as this
+        one. By default: ``False``.
+    :raises TypeError: an option is of the wrong type.
+    :raises ValueError: an origin or a URL can never fit.
+    """
+    what = "csrf_middleware"
+    listed = options.items(
+        f"{what} trusted_origins", "origins", trusted_origins
+    )
+    # Any page can open a frame whose origin is null.
+    for everybody in ("*", "null", "file://"):
+        if everybody in listed:
+            raise ValueError(
+                f"{what} trusted_origins [{everybody!r}] would trust every "
+                "page; list the origins"
+            )
+    trusted = Origins(f"{what} trusted_origins", listed)
+    options.flag(f"{what} allow_same_site", allow_same_site)
+    ignored = None if ignore is None else UrlMatcher(f"{what} ignore", ignore)
+    good_sites = {"same-origin", "none"}
+    if allow_same_site:
+        good_sites.add("same-site")
+
+    @web.middleware
+    async def csrf(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        headers = request.headers
+        # TRACE would be safe for RFC 9110 9.2.1; no browser sends it.
+        if request.method in _SAFE_METHODS and not (
+            UPGRADE in headers and "websocket" in headers[UPGRADE].lower()
+        ):
+            return await handler(request)
+        site = headers.get(SEC_FETCH_SITE)
+        if site in good_sites:
+            return await handler(request)
+        origin = headers.get(hdrs.ORIGIN)
+        if not origin and not site:
+            return await handler(request)
+        if origin and (
+            origin in trusted
+            or (
+                not site
+                and _is_own(origin, request.scheme, authority_of(request))
+            )
+        ):
+            return await handler(request)
+        if ignored is not None and ignored(
+            request.method, request.rel_url.path_safe
+        ):
+            return await handler(request)
+        logs.refused(logger, request, "it comes from another origin")
+        raise web.HTTPForbidden(text="Cross-origin request refused")
+
+    return csrf
+
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def _is_own(origin: str, scheme: str, ours: Authority | None) -> bool:
+    """Whether scheme, host and port are those of the request (RFC 6454 5)."""
+    named, separator, text = origin.partition("://")
+    theirs = parse_authority(text)
+    if not separator or theirs is None or ours is None:
+        return False
+    default = DEFAULT_PORTS.get(scheme)
+    return (
+        named.lower() == scheme
+        and theirs.host == ours.host
+        and (default if theirs.port is None else theirs.port)
+        == (default if ours.port is None else ours.port)
+    )

@@ -1,0 +1,133 @@
+r"""
+=========================
+HTTPS redirect middleware
+=========================
+
+Sends visitors who come by plain HTTP to the same URL by HTTPS.
+
+Usage
+=====
+
+.. code-block:: python
+
+    import re
+
+    from aiohttp import web
+    from aiohttp_middlewares import (
+        https_redirect_middleware,
+        proxy_headers_middleware,
+        trusted_host_middleware,
+    )
+
+    app = web.Application(
+        middlewares=[
+            proxy_headers_middleware(trusted=["10.0.0.0/8"]),
+            trusted_host_middleware(["example.com"]),
+            https_redirect_middleware(
+                status=308,
+                ignore=[
+                    re.compile(r"^/\.well-known/acme-challenge/"),
+                    "/healthz",
+                ],
+            ),
+        ]
+    )
+
+The port of the request is dropped: by HTTPS another one is served. If that
+is not 443, give ``https_port``. A request whose ``Host`` is missing or
+malformed is answered ``400 Invalid host header``.
+
+Order
+=====
+
+Inside of :mod:`aiohttp_middlewares.proxy_headers` (or
+:mod:`aiohttp_middlewares.https`), which know the visitor's scheme: without
+them an application behind a proxy that takes off the TLS redirects for ever.
+Inside of :mod:`aiohttp_middlewares.trusted_host` as well, outside of all
+others.
+
+Limits
+======
+
+It redirects to any valid host that the visitor asked for; which hosts are
+yours, :mod:`aiohttp_middlewares.trusted_host` has to say. The request that is
+redirected has gone over the wire in clear text: ``Strict-Transport-Security``
+of :mod:`aiohttp_middlewares.security_headers` prevents the next one. Browsers
+follow no redirect of a WebSocket.
+"""
+
+import logging
+
+from aiohttp import web
+
+from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.authority import authority_of, moved
+from aiohttp_middlewares._core.urls import UrlMatcher
+from aiohttp_middlewares.annotations import Handler, Middleware, Urls
+
+#: With 307 the method and the body stay, and no browser keeps it in mind.
+DEFAULT_STATUS = 307
+
+logger = logging.getLogger(__name__)
+
+
+def https_redirect_middleware(
+    *,
+    status: int = DEFAULT_STATUS,
+    https_port: int | None = None,
+    ignore: Urls | None = None,
+) -> Middleware:
+    """Redirect requests that did not come by HTTPS.
+
+    :param status:
+        301, 302, 307 or 308 (RFC 9110 15.4). The first two let browsers make
+        a GET of a POST; 301 and 308 are permanent, and remembered. By
+        default: 307.
+    :param https_port:
+        The port to redirect to, where it is not 443. By default: none.
+    :param ignore:
+        URLs that are answered by plain HTTP too: a collection of paths,
+        patterns and URLs, or a mapping of them to methods. Health checks and
+        the challenges of ACME, mostly. By default: none.
+    :raises TypeError: an option is of the wrong type.
+    :raises ValueError: it is no status for this, or no port.
+    """
+    what = "https_redirect_middleware"
+    if status not in _REDIRECTS:
+        options.refuse(
+            ValueError, f"{what} status", "301, 302, 307 or 308", status
+        )
+    redirect = _REDIRECTS[status]
+    if https_port is not None:
+        options.integer(f"{what} https_port", https_port, minimum=1)
+        if https_port > 65535:
+            options.refuse(
+                ValueError, f"{what} https_port", "65535 or less", https_port
+            )
+    ignored = None if ignore is None else UrlMatcher(f"{what} ignore", ignore)
+
+    @web.middleware
+    async def https_redirect(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        if request.scheme == "https":
+            return await handler(request)
+        if ignored is not None and ignored(
+            request.method, request.rel_url.path_safe
+        ):
+            return await handler(request)
+        authority = authority_of(request)
+        if authority is None:
+            logs.refused(logger, request, "its host is missing or malformed")
+            raise web.HTTPBadRequest(text="Invalid host header")
+        raise redirect(moved(request, "https", authority.host, https_port))
+
+    return https_redirect
+
+
+_REDIRECTS: dict[int, type[web.HTTPMove]] = {
+    301: web.HTTPMovedPermanently,
+    302: web.HTTPFound,
+    307: web.HTTPTemporaryRedirect,
+    308: web.HTTPPermanentRedirect,
+}

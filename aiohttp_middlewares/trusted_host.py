@@ -1,0 +1,219 @@
+"""
+=======================
+Trusted host middleware
+=======================
+
+Answers only those requests that are addressed to a host of yours, for
+applications that build links, choose a tenant or fill a cache by
+``request.host``: else a visitor chooses what stands in there.
+
+Usage
+=====
+
+.. code-block:: python
+
+    from aiohttp import web
+    from aiohttp_middlewares import trusted_host_middleware
+
+    app = web.Application(
+        middlewares=[
+            trusted_host_middleware(
+                [
+                    "www.example.com",
+                    "*.shops.example.com",  # any depth, not the apex
+                    "10.0.0.0/8",  # health checks by the address of a pod
+                ],
+                ignore=["/healthz"],
+            )
+        ]
+    )
+
+What is one host
+================
+
+A host is parsed (RFC 9110 section 7.2, RFC 3986 section 3.2.2), and then
+compared without case, port and trailing dot; ``bücher.example`` and
+``xn--bcher-kva.example`` are the same. What cannot be parsed is refused even
+if ``*`` is allowed: aiohttp itself lets ``a b``, ``evil@x``, ``x/y`` and an
+empty host through.
+
+The answer to any other host is ``400 Invalid host header``. Where
+``www.example.com`` is listed and ``example.com`` is not, a visitor of the
+latter is sent there by ``307``.
+
+Order
+=====
+
+Inside of :mod:`aiohttp_middlewares.proxy_headers`, which may set the host;
+outside of all others, so that none of them works with a host that is not
+yours. The refusal is plain text: error middlewares stand further in.
+
+Limits
+======
+
+A visitor without a valid host sees the refusal without security headers. Of
+what RFC 3986 allows in a name, characters such as ``,`` or ``'`` and ``%``
+escapes are refused: no name in use has them.
+"""
+
+import ipaddress
+import logging
+from collections.abc import Collection
+from contextlib import suppress
+from functools import lru_cache
+from typing import NamedTuple
+
+from aiohttp import web
+
+from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.authority import (
+    Authority,
+    authority_text,
+    moved,
+    parse_authority,
+)
+from aiohttp_middlewares._core.peers import Address, Network, Peers
+from aiohttp_middlewares._core.urls import UrlMatcher
+from aiohttp_middlewares.annotations import Handler, Middleware, Urls
+
+logger = logging.getLogger(__name__)
+
+
+def trusted_host_middleware(
+    allowed_hosts: Collection[str | Address | Network],
+    *,
+    www_redirect: bool = True,
+    ignore: Urls | None = None,
+) -> Middleware:
+    """Refuse requests to hosts that are not listed.
+
+    :param allowed_hosts:
+        Names such as ``"example.com"``, in Unicode or punycode;
+        ``"*.example.com"`` for every name below, not the name itself;
+        addresses such as ``"192.0.2.1"`` and ``"[::1]"``, and networks such as
+        ``"10.0.0.0/8"``, for those who connect by address; ``"*"`` for every
+        valid host. Ports do not count.
+    :param www_redirect:
+        Send the visitors of ``example.com`` to ``www.example.com`` if only
+        that is listed, by its name. By default: ``True``.
+    :param ignore:
+        URLs that are answered whatever the host: a collection of paths,
+        patterns and URLs, or a mapping of them to methods. By default: none.
+    :raises TypeError: an option is of the wrong type.
+    :raises ValueError: a host is none, or there are none.
+    """
+    what = "trusted_host_middleware"
+    hosts = _Hosts(f"{what} allowed_hosts", allowed_hosts)
+    options.flag(f"{what} www_redirect", www_redirect)
+    ignored = None if ignore is None else UrlMatcher(f"{what} ignore", ignore)
+    # Visitors use few spellings of few hosts.
+    verdict = lru_cache(maxsize=256)(hosts.verdict)
+
+    @web.middleware
+    async def trusted_host(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        text = authority_text(request)
+        said = _MISSING if text is None else verdict(text)
+        if said is _ALLOWED or (
+            ignored is not None
+            and ignored(request.method, request.rel_url.path_safe)
+        ):
+            return await handler(request)
+        if said.www is not None and www_redirect:
+            location = moved(request, request.scheme, *said.www)
+            raise web.HTTPTemporaryRedirect(location)
+        logs.refused(logger, request, said.reason)
+        raise web.HTTPBadRequest(text="Invalid host header")
+
+    return trusted_host
+
+
+class _Verdict(NamedTuple):
+    reason: str
+    www: Authority | None = None  #: where the same is allowed
+
+
+_ALLOWED = _Verdict("")
+_MISSING = _Verdict("it has no host, or several")
+_MALFORMED = _Verdict("its host is malformed")
+_NOT_LISTED = _Verdict("its host is not listed")
+
+
+class _Hosts:
+    """The hosts that are allowed."""
+
+    def __init__(self, what: str, allowed_hosts: object) -> None:
+        found = options.items(what, "hosts", allowed_hosts)
+        if not found:
+            raise ValueError(
+                f"{what} should not be empty: it would refuse every request"
+            )
+        self.all = "*" in found
+        self.names: set[str] = set()
+        self.endings: list[str] = []
+        networks = []
+        for item in found:
+            if item == "*":
+                continue
+            network = _network(item)
+            if network is not None:
+                networks.append(network)
+            elif isinstance(item, str) and item.startswith("*."):
+                self.endings.append("." + _name(what, item, item[2:]))
+            else:
+                self.names.add(_name(what, item, item))
+        self.networks = Peers(what, networks)
+
+    def verdict(self, text: str) -> _Verdict:
+        authority = parse_authority(text)
+        if authority is None:
+            return _MALFORMED
+        host = authority.host
+        if self.all or host in self.names:
+            return _ALLOWED
+        for ending in self.endings:
+            if host.endswith(ending):
+                return _ALLOWED
+        address = _network(host)
+        if address is not None and self.networks.has(address[0]):
+            return _ALLOWED
+        www = f"www.{host}"
+        if www in self.names:
+            return _Verdict(_NOT_LISTED.reason, authority._replace(host=www))
+        return _NOT_LISTED
+
+
+def _network(item: object) -> Network | None:
+    """A network or an address, IPv6 with or without brackets."""
+    if isinstance(item, str) and item.startswith("[") and item.endswith("]"):
+        item = item[1:-1]
+    if not isinstance(item, str | Address | Network):
+        return None
+    try:
+        return ipaddress.ip_network(item)
+    except ValueError:
+        return None
+
+
+def _name(what: str, item: object, name: object) -> str:
+    should = (
+        "a collection of names, '*.example.com', addresses, networks or '*'"
+    )
+    if not isinstance(name, str):
+        options.refuse(TypeError, what, should, item)
+    authority = parse_authority(name)
+    if authority is not None and authority.port is None:
+        return authority.host
+    options.refuse(ValueError, what, should, item, meant=_meant(name))
+
+
+def _meant(name: str) -> str | None:
+    """What to type instead of a URL, a host with a port, or the like."""
+    with suppress(ValueError):  # host bits set: 10.0.0.1/8
+        return repr(str(ipaddress.ip_network(name, strict=False)))
+    host = (name.partition("://")[2] or name).partition("/")[0]
+    authority = parse_authority(host.removeprefix("*").lstrip("."))
+    if authority is None:
+        return None
+    return repr(("*." if host.startswith("*") else "") + authority.host)

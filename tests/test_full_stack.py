@@ -1,0 +1,219 @@
+"""The five of the core and all of the edge, in the order that we recommend."""
+
+import base64
+import gzip
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from pytest_aiohttp.plugin import AiohttpServer
+from raw import Head, head, raw
+
+from aiohttp_middlewares import (
+    basic_auth_middleware,
+    body_limit_middleware,
+    cors_middleware,
+    csp_nonce,
+    csrf_middleware,
+    early_data_middleware,
+    error_middleware,
+    get_user,
+    https_middleware,
+    https_redirect_middleware,
+    proxy_headers_middleware,
+    security_headers_middleware,
+    shield_middleware,
+    timeout_middleware,
+    trusted_host_middleware,
+)
+
+ORIGIN = "https://app.example.net"
+
+
+def middlewares() -> list[Any]:
+    return [
+        proxy_headers_middleware(trusted=["127.0.0.1"]),
+        https_middleware(trusted=["127.0.0.1"]),
+        trusted_host_middleware(["example.com"]),
+        https_redirect_middleware(),
+        security_headers_middleware(
+            content_security_policy={"script-src": ["'nonce-{nonce}'"]}
+        ),
+        cors_middleware(origins=[ORIGIN], allow_credentials=True),
+        error_middleware(),
+        early_data_middleware(),
+        body_limit_middleware(2 * 1024**2),
+        timeout_middleware(29.5),
+        shield_middleware(methods=["POST"]),
+        basic_auth_middleware({"me": "secret"}),
+        csrf_middleware(trusted_origins=[ORIGIN]),
+    ]
+
+
+def facts(request: web.Request) -> str:
+    return (
+        f"{request.method} {request.remote} {request.url} "
+        f"{get_user(request)} {len(csp_nonce(request))}"
+    )
+
+
+async def returned(request: web.Request) -> web.Response:
+    size = len(await request.read())
+    return web.Response(text=f"{facts(request)} {size}")
+
+
+async def streamed(request: web.Request) -> web.StreamResponse:
+    size = len(await request.read())
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(f"{facts(request)} {size}".encode())
+    return response
+
+
+async def raised(request: web.Request) -> web.Response:
+    size = len(await request.read())
+    raise web.HTTPConflict(text=f"{facts(request)} {size}")
+
+
+async def failed(request: web.Request) -> web.Response:
+    raise ValueError("no luck")
+
+
+@pytest.fixture
+async def server(aiohttp_server: AiohttpServer) -> TestServer:
+    app = web.Application(middlewares=middlewares())
+    for handler in (returned, streamed, raised, failed):
+        app.router.add_route("*", f"/{handler.__name__}", handler)
+    return await aiohttp_server(app)
+
+
+GOOD = {
+    "Host": "example.com",
+    "X-Forwarded-For": "192.0.2.1",
+    "X-Forwarded-Proto": "https",
+    "Origin": ORIGIN,
+    "Authorization": "Basic " + base64.b64encode(b"me:secret").decode(),
+    "Connection": "close",
+}
+
+
+async def ask(
+    server: TestServer,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    **fields: str | None,
+) -> Head:
+    """With some of the good fields changed, or left out."""
+    changed = {name.replace("_", "-"): value for name, value in fields.items()}
+    headers = GOOD | {"Content-Length": str(len(body))} | changed
+    lines = [f"{name}: {value}" for name, value in headers.items() if value]
+    start = "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""])
+    return head(await raw(server, start.encode() + body))
+
+
+KINDS = [
+    ("/returned", 200),
+    ("/streamed", 200),
+    ("/raised", 409),
+    ("/nowhere", 404),
+    ("/failed", 500),
+]
+
+
+def assert_headers(answer: Head) -> None:
+    """Each of them once, whoever has made the answer."""
+    assert answer.headers.getall("Access-Control-Allow-Origin") == [ORIGIN]
+    assert answer.headers.getall("Access-Control-Allow-Credentials") == ["true"]
+    assert answer.headers.getall("Vary") == ["Origin"]
+    assert answer.headers.getall("X-Content-Type-Options") == ["nosniff"]
+    assert answer.headers.getall("Strict-Transport-Security") == [
+        "max-age=31536000; includeSubDomains"
+    ]
+    (policy,) = answer.headers.getall("Content-Security-Policy")
+    assert policy.startswith("script-src 'nonce-")
+    assert "Server" not in answer.headers
+
+
+@pytest.mark.parametrize(("path", "status"), KINDS)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_every_kind_of_response_comes_through(
+    server: TestServer, method: str, path: str, status: int
+) -> None:
+    body = b"" if method == "GET" else b"x" * 10
+    answer = await ask(server, method, path, body)
+    assert answer.status == status
+    assert_headers(answer)
+    if path in ("/returned", "/streamed", "/raised"):
+        seen = f"{method} 192.0.2.1 https://example.com{path} me 22 {len(body)}"
+        assert seen in answer.rest.decode()
+    if status >= 400:
+        assert answer.rest.startswith(b'{"detail": ')
+
+
+@pytest.mark.parametrize(("path", "_"), KINDS)
+@pytest.mark.parametrize(
+    ("method", "fields", "status", "text"),
+    [
+        ("GET", {"Host": "evil.example"}, 400, "Invalid host header"),
+        ("GET", {"X_Forwarded_Proto": "http"}, 307, "307"),
+        ("POST", {"Early_Data": "1"}, 425, "Too early"),
+        ("POST", {"Content_Length": "9999999"}, 413, "The body is larger"),
+        ("GET", {"Authorization": None}, 401, "A login is needed"),
+        ("POST", {"Origin": "https://evil.example"}, 403, "Cross-origin"),
+    ],
+)
+async def test_each_refusal_comes_through(
+    aiohttp_server: AiohttpServer,
+    path: str,
+    _: int,
+    method: str,
+    fields: Any,
+    status: int,
+    text: str,
+) -> None:
+    app = web.Application(middlewares=middlewares())
+    server = await aiohttp_server(app, lingering_time=0.01)
+    answer = await ask(server, method, path, **fields)
+    assert answer.status == status
+    assert text in answer.rest.decode()
+    if status in (400, 307):  # they stand before all that adds headers
+        assert answer.headers["Content-Type"].startswith("text/plain")
+        assert "Content-Security-Policy" not in answer.headers
+    elif "Origin" not in fields:
+        assert_headers(answer)
+        assert answer.rest.startswith(b'{"detail": ')
+
+
+async def test_preflight_needs_no_login(server: TestServer) -> None:
+    answer = await ask(
+        server,
+        "OPTIONS",
+        "/returned",
+        Authorization=None,
+        Access_Control_Request_Method="DELETE",
+    )
+    assert answer.status == 200
+    assert answer.headers.getall("Access-Control-Allow-Origin") == [ORIGIN]
+    assert answer.headers.getall("X-Content-Type-Options") == ["nosniff"]
+
+
+async def test_large_body_is_read_through_all_clones(
+    server: TestServer,
+) -> None:
+    body = b"x" * (2 * 1024**2)
+    for path, status in KINDS[:3]:
+        answer = await ask(server, "POST", path, body)
+        assert answer.status == status
+        assert str(len(body)) in answer.rest.decode()
+        assert_headers(answer)
+
+
+async def test_bomb_is_refused_inside_of_all(server: TestServer) -> None:
+    bomb = gzip.compress(b"x" * (3 * 1024**2))
+    for path in ("/returned", "/streamed", "/raised"):
+        answer = await ask(server, "POST", path, bomb, Content_Encoding="gzip")
+        assert answer.status == 413
+        assert_headers(answer)
+        assert answer.headers.getall("Connection") == ["close"]

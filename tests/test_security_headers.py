@@ -1,0 +1,522 @@
+"""The headers by which browsers protect visitors are on every answer."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDictProxy
+from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
+from raw import head, raw
+
+from aiohttp_middlewares import (
+    csp_nonce,
+    error_middleware,
+    https_middleware,
+    security_headers,
+    security_headers_middleware,
+)
+from aiohttp_middlewares.annotations import Handler
+
+HELMET = {
+    "Content-Security-Policy": (
+        "default-src 'self';base-uri 'self';font-src 'self' https: data:;"
+        "form-action 'self';frame-ancestors 'self';img-src 'self' data:;"
+        "object-src 'none';script-src 'self';script-src-attr 'none';"
+        "style-src 'self' https: 'unsafe-inline';upgrade-insecure-requests"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Origin-Agent-Cluster": "?1",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-DNS-Prefetch-Control": "off",
+    "X-Download-Options": "noopen",
+    "X-Frame-Options": "SAMEORIGIN",
+    "X-Permitted-Cross-Domain-Policies": "none",
+    "X-XSS-Protection": "0",
+}
+HSTS = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
+CSP = "Content-Security-Policy"
+REPORT_ONLY = "Content-Security-Policy-Report-Only"
+#: What aiohttp and the handler add.
+ORDINARY = {"content-type", "content-length", "date", "connection"}
+
+
+async def plain(request: web.Request) -> web.Response:
+    return web.Response(text="in")
+
+
+def application(
+    handler: Any = plain, *outside: Any, **options: Any
+) -> web.Application:
+    app = web.Application(
+        middlewares=[*outside, security_headers_middleware(**options)]
+    )
+    app.router.add_get("/", handler)
+    return app
+
+
+def assert_secured(
+    headers: CIMultiDictProxy[str], expected: dict[str, str] = HELMET
+) -> None:
+    for name, value in expected.items():
+        assert headers.getall(name) == [value]
+    assert "Server" not in headers
+
+
+async def policy_of(
+    aiohttp_client: AiohttpClient, policy: Any, **options: Any
+) -> str:
+    app = application(content_security_policy=policy, **options)
+    client = await aiohttp_client(app)
+    (line,) = (await client.get("/")).headers.getall(CSP)
+    return line
+
+
+# What it does
+# ============
+
+
+async def test_answer_has_the_defaults_of_helmet_and_nothing_else(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    client = await aiohttp_client(application())
+    headers = (await client.get("/")).headers
+    assert_secured(headers)
+    ours = {name.lower() for name in headers} - ORDINARY
+    assert ours == {name.lower() for name in HELMET}
+
+
+async def test_transport_security_is_sent_by_https_only(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    # RFC 6797 7.2
+    client = await aiohttp_client(application(plain, https_middleware()))
+    response = await client.get("/", headers={"X-Forwarded-Proto": "https"})
+    assert_secured(response.headers, HELMET | HSTS)
+    assert not set(HSTS) & set((await client.get("/")).headers)
+
+
+@pytest.mark.parametrize("name", [*HELMET, *HSTS])
+async def test_none_leaves_a_header_out(
+    aiohttp_client: AiohttpClient, name: str
+) -> None:
+    options: dict[str, Any] = {name.lower().replace("-", "_"): None}
+    app = application(plain, https_middleware(), **options)
+    client = await aiohttp_client(app)
+    response = await client.get("/", headers={"X-Forwarded-Proto": "https"})
+    expected = HELMET | HSTS
+    del expected[name]
+    assert_secured(response.headers, expected)
+    assert name not in response.headers
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(HELMET | HSTS),
+        "Cross-Origin-Embedder-Policy",
+        "Permissions-Policy",
+    ],
+)
+async def test_string_is_sent_as_it_is(
+    aiohttp_client: AiohttpClient, name: str
+) -> None:
+    options: dict[str, Any] = {name.lower().replace("-", "_"): "x; y, 'z'"}
+    app = application(plain, https_middleware(), **options)
+    client = await aiohttp_client(app)
+    response = await client.get("/", headers={"X-Forwarded-Proto": "https"})
+    assert_secured(response.headers, HELMET | HSTS | {name: "x; y, 'z'"})
+
+
+async def test_other_headers_can_be_removed(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        headers = [("X-Powered-By", "a"), ("X-Powered-By", "b")]
+        return web.Response(headers=headers)
+
+    client = await aiohttp_client(application(handler, remove=["x-powered-by"]))
+    headers = (await client.get("/")).headers
+    assert "X-Powered-By" not in headers
+    assert "Server" in headers
+    client = await aiohttp_client(application(handler, remove=[]))
+    headers = (await client.get("/")).headers
+    assert headers.getall("X-Powered-By") == ["a", "b"]
+
+
+# The policy
+# ==========
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ({"default-src": ["'self'"]}, "default-src 'self'"),
+        ({"default-src": "'self' https:"}, "default-src 'self' https:"),
+        ({"default-src": ("'none'",)}, "default-src 'none'"),
+        ({"Default-SRC": ["'self'"]}, "default-src 'self'"),
+        (
+            {"sandbox": [], "upgrade-insecure-requests": ""},
+            "sandbox;upgrade-insecure-requests",
+        ),
+        (
+            {
+                "script-src": [
+                    "'self'",
+                    "'sha256-AbC+/='",
+                    "'strict-dynamic'",
+                    "https://*.example.com:*/x?y=%3B",
+                    "blob:",
+                ],
+                "report-uri": ["/csp"],
+            },
+            "script-src 'self' 'sha256-AbC+/=' 'strict-dynamic' "
+            "https://*.example.com:*/x?y=%3B blob:;report-uri /csp",
+        ),
+        ("default-src 'self'; img-src *", "default-src 'self'; img-src *"),
+    ],
+)
+async def test_policy_takes_the_place_of_the_default(
+    aiohttp_client: AiohttpClient, policy: Any, expected: str
+) -> None:
+    assert await policy_of(aiohttp_client, policy) == expected
+
+
+async def test_policy_can_be_reported_only(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    app = application(content_security_policy_report_only=True)
+    headers = (await (await aiohttp_client(app)).get("/")).headers
+    assert headers.getall(REPORT_ONLY) == [HELMET[CSP]]
+    assert CSP not in headers
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"script-src": ["'nonce-{nonce}'"], "style-src": "'nonce-{nonce}'"},
+        "script-src 'nonce-{nonce}';style-src 'nonce-{nonce}'",
+    ],
+)
+async def test_each_request_has_its_own_nonce(
+    aiohttp_client: AiohttpClient, policy: Any
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        # A clone shares it, and so does what asks for it twice.
+        assert csp_nonce(request.clone()) == csp_nonce(request)
+        return web.Response(text=csp_nonce(request))
+
+    app = application(handler, content_security_policy=policy)
+    client = await aiohttp_client(app)
+    nonces = set()
+    for _ in range(10):
+        response = await client.get("/")
+        nonce = await response.text()
+        # base64url of 16 bytes
+        assert re.fullmatch(r"[A-Za-z0-9_-]{22}", nonce)
+        assert response.headers.getall(CSP) == [
+            f"script-src 'nonce-{nonce}';style-src 'nonce-{nonce}'"
+        ]
+        nonces.add(nonce)
+    assert len(nonces) == 10
+
+
+async def test_nonce_is_in_the_policy_though_nobody_asked(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    line = await policy_of(aiohttp_client, {"script-src": ["'nonce-{nonce}'"]})
+    assert re.fullmatch(r"script-src 'nonce-[A-Za-z0-9_-]{22}'", line)
+
+
+async def test_page_with_a_nonce_works_without_a_policy(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(text=csp_nonce(request))
+
+    for options in ({"content_security_policy": None}, {"ignore": ["/"]}):
+        client = await aiohttp_client(application(handler, **options))
+        response = await client.get("/")
+        assert len(await response.text()) == 22
+        assert CSP not in response.headers
+
+
+async def test_nonce_without_the_middleware_is_an_error(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        with pytest.raises(RuntimeError, match="needs security_headers_middle"):
+            csp_nonce(request)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    assert (await (await aiohttp_client(app)).get("/")).status == 200
+
+
+# What it leaves alone
+# ====================
+
+
+async def test_what_the_handler_set_wins(aiohttp_client: AiohttpClient) -> None:
+    own = {"content-security-policy": "default-src *", "X-Frame-Options": ""}
+
+    async def returned(request: web.Request) -> web.Response:
+        return web.Response(headers=own)
+
+    async def raised(request: web.Request) -> web.Response:
+        raise web.HTTPGone(headers=own)
+
+    async def streamed(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers=own)
+        await response.prepare(request)
+        return response
+
+    nonced = {"script-src": ["'nonce-{nonce}'"]}
+    policies: list[Any] = [{"default-src": []}, nonced]
+    for policy in policies:
+        for handler in (returned, raised, streamed):
+            app = application(handler, content_security_policy=policy)
+            response = await (await aiohttp_client(app)).get("/")
+            expected = {CSP: "default-src *", "X-Frame-Options": ""}
+            assert_secured(response.headers, HELMET | expected)
+
+
+async def test_ignored_url_is_left_alone(aiohttp_client: AiohttpClient) -> None:
+    client = await aiohttp_client(application(ignore=["/"]))
+    headers = (await client.get("/")).headers
+    assert "Server" in headers
+    assert not set(HELMET) & set(headers)
+
+
+# Every kind of response
+# ======================
+
+
+@web.middleware
+async def clones(request: web.Request, handler: Handler) -> web.StreamResponse:
+    return await handler(request.clone(scheme="https"))
+
+
+@pytest.mark.parametrize("cloning", ["nowhere", "outside", "inside"])
+@pytest.mark.parametrize("error", [True, False])
+async def test_every_kind_of_response_has_the_headers(
+    aiohttp_client: AiohttpClient, cloning: str, error: bool
+) -> None:
+    async def streamed(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"streamed")
+        return response
+
+    async def raised(request: web.Request) -> web.Response:
+        raise web.HTTPFound("/elsewhere")
+
+    async def failed(request: web.Request) -> web.Response:
+        raise ValueError
+
+    async def late(request: web.Request) -> web.Response:
+        raise TimeoutError
+
+    async def file(request: web.Request) -> web.FileResponse:
+        return web.FileResponse(Path(__file__))
+
+    async def socket(request: web.Request) -> web.WebSocketResponse:
+        websocket = web.WebSocketResponse()
+        await websocket.prepare(request)
+        await websocket.close()
+        return websocket
+
+    app = application()
+    if cloning == "outside":
+        app.middlewares.insert(0, clones)
+    if cloning == "inside":
+        app.middlewares.append(clones)
+    if error:
+        app.middlewares.append(error_middleware())
+    for handler in (streamed, raised, failed, late, file):
+        app.router.add_get(f"/{handler.__name__}", handler)
+    app.router.add_get("/socket", socket)
+    app.router.add_post("/post", plain)
+    client = await aiohttp_client(app)
+    expected = HELMET | (HSTS if cloning == "outside" else {})
+    for path, statuses in (
+        ("/", {200}),
+        ("/streamed", {200}),
+        ("/file", {200}),
+        ("/raised", {302}),
+        ("/nowhere", {404}),
+        ("/post", {405}),
+        ("/failed", {500}),
+        ("/late", {500, 504}),
+    ):
+        response = await client.get(path, allow_redirects=False)
+        assert response.status in statuses
+        assert_secured(response.headers, expected)
+    async with client.ws_connect("/socket") as websocket:
+        assert_secured(websocket._response.headers, expected)
+
+
+async def test_answer_to_an_expectation_has_the_headers_once(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    server = await aiohttp_server(application())
+    sent = (
+        b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
+        b"Content-Length: 1\r\nConnection: close\r\n\r\nx"
+    )
+    interim = head(await raw(server, sent))
+    assert (interim.status, len(interim.headers)) == (100, 0)
+    assert_secured(CIMultiDictProxy(head(interim.rest).headers))
+
+
+# Any policy
+# ==========
+
+
+@given(
+    st.dictionaries(
+        st.one_of(
+            st.text(max_size=9), st.sampled_from(["default-src", "img-src"])
+        ),
+        st.one_of(
+            st.text(max_size=9),
+            st.lists(
+                st.one_of(
+                    st.text(max_size=9),
+                    st.sampled_from(["'self'", "self", "https:", "a;b", "a,b"]),
+                ),
+                max_size=3,
+            ),
+        ),
+        max_size=3,
+    )
+)
+def test_any_policy_is_one_header_or_one_sentence(policy: Any) -> None:
+    try:
+        line = security_headers._policy("test", policy)
+    except ValueError:
+        return
+    # It reads as it was written.
+    read = {}
+    for directive in line.split(";"):
+        name, *sources = directive.split(" ")
+        read[name] = sources
+    assert read == {
+        name.lower(): sources.split() if isinstance(sources, str) else sources
+        for name, sources in policy.items()
+    }
+    assert line.isascii()
+    assert line.isprintable()
+    assert "," not in line
+
+
+# Misconfiguration
+# ================
+
+POLICY = "security_headers_middleware content_security_policy"
+
+
+@pytest.mark.parametrize(
+    ("policy", "error", "message"),
+    [
+        (
+            {"default-src": ["self"]},
+            ValueError,
+            f"{POLICY}['default-src'] should be sources with keywords in "
+            "quotation marks, got 'self'; did you mean \"'self'\"?",
+        ),
+        ({"default-src": "self https:"}, ValueError, "got 'self'"),
+        ({"default-src": ["SELF"]}, ValueError, "got 'SELF'"),
+        ({"default-src": ["none"]}, ValueError, "got 'none'"),
+        ({"default-src": ["unsafe-inline"]}, ValueError, "got 'unsafe-inline'"),
+        ({"default-src": ["unsafe-eval"]}, ValueError, "got 'unsafe-eval'"),
+        ({"default-src": ["unsafe-hashes"]}, ValueError, "got 'unsafe-hashes'"),
+        ({"default-src": ["wasm-unsafe-eval"]}, ValueError, "got 'wasm-"),
+        ({"default-src": ["strict-dynamic"]}, ValueError, "got 'strict-dyn"),
+        ({"default-src": ["report-sample"]}, ValueError, "got 'report-sam"),
+        ({"default-src": ["nonce-{nonce}"]}, ValueError, "got 'nonce-{nonce}'"),
+        ({"default-src": ["sha256-x"]}, ValueError, "got 'sha256-x'"),
+        ({"default-src": ["sha384-x"]}, ValueError, "got 'sha384-x'"),
+        ({"default-src": ["sha512-x"]}, ValueError, "got 'sha512-x'"),
+        ({"default-src": ["a;b"]}, ValueError, "without ';', ','"),
+        ({"default-src": ["a,b"]}, ValueError, "without ';', ','"),
+        ({"default-src": "'self'; img-src *"}, ValueError, "without ';'"),
+        (
+            {"default-src": ["'self' https:"]},
+            ValueError,
+            "did you mean [\"'self'\", 'https:']?",
+        ),
+        ({"default-src": ["ü"]}, ValueError, "got 'ü'"),
+        ({"default-src": [""]}, ValueError, "got ''"),
+        ({"default-src": [None]}, TypeError, "got None"),
+        ({"default-src": None}, TypeError, "a collection of sources"),
+        ({"default-src": True}, TypeError, "a collection of sources"),
+        ({"default_src": []}, ValueError, "did you mean 'default-src'?"),
+        ({"default src": []}, ValueError, "got 'default src'"),
+        ({"default-src;": []}, ValueError, "got 'default-src;'"),
+        ({"": []}, ValueError, "got ''"),
+        ({1: []}, TypeError, "got 1"),
+        ({"img-src": [], "IMG-SRC": []}, ValueError, "has 'img-src' twice"),
+        ({}, ValueError, "did you mean None?"),
+        (["default-src"], TypeError, "a mapping of directives or a string"),
+        (True, TypeError, "a mapping of directives or a string"),
+        ("", ValueError, "should be the value of a header, got ''"),
+        ("a\r\nb", ValueError, "should be the value of a header"),
+    ],
+)
+def test_wrong_policy_is_one_sentence(
+    policy: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        security_headers_middleware(content_security_policy=policy)
+
+
+def test_unknown_directive_gets_one_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    policy = {"default-src": "'self'", "defaultSrc": "'self'"}
+    security_headers_middleware(content_security_policy=policy)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "'defaultSrc'" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (
+            {"x_frame_options": "a\nb"},
+            ValueError,
+            "security_headers_middleware x_frame_options should be the value "
+            "of a header, got 'a\\nb'",
+        ),
+        ({"x_frame_options": ""}, ValueError, "got ''"),
+        ({"x_frame_options": " a"}, ValueError, "got ' a'"),
+        ({"x_frame_options": "ü"}, ValueError, "got 'ü'"),
+        ({"x_frame_options": True}, TypeError, "got True"),
+        ({"x_xss_protection": 0}, TypeError, "x_xss_protection should be"),
+        ({"x_dns_prefetch_control": False}, TypeError, "got False"),
+        ({"strict_transport_security": 60}, TypeError, "got 60"),
+        (
+            {"content_security_policy_report_only": 1},
+            TypeError,
+            "report_only should be True or False",
+        ),
+        ({"remove": "Server"}, TypeError, "did you mean ['Server']?"),
+        ({"remove": ["a b"]}, ValueError, "got 'a b'"),
+        ({"ignore": "/x"}, TypeError, "did you mean ['/x']?"),
+        ({"frame_options": "DENY"}, TypeError, "frame_options"),
+    ],
+)
+def test_wrong_option_is_one_sentence(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        security_headers_middleware(**options)
