@@ -21,7 +21,7 @@ from aiohttp.http_writer import StreamWriter
 from aiohttp.web_urldispatcher import MatchInfoError
 from cases import CASES, HANDLERS, Case, Handler, others
 
-REQUESTS = 50  # in a round: few enough to stay in the processor's cache
+REQUESTS = 200  # in a round
 
 
 class Transport(asyncio.Transport):

@@ -110,12 +110,10 @@ def wrap(
     What was wrapped last, by the innermost middleware, has the first turn. It
     gets the job, the writer by a weak reference, and what to go on with.
     """
-    inner: WriteHeaders | None = writer.write_headers
     # To hold the writer or its own method would be a reference cycle, and work
     # for the garbage collector after every request.
-    if getattr(inner, "__self__", None) is writer:
-        inner = None
     try:
+        inner = writer.__dict__.get("write_headers")
         writer.write_headers = partial(  # type: ignore[method-assign]
             write_headers, job, ref(writer), inner
         )
@@ -184,9 +182,11 @@ def go_on(
 
 
 def _start_over(writer: Any) -> None:
-    with suppress(AttributeError):
+    try:
         writer.chunked = False
         writer._compress = None
+    except AttributeError:
+        pass  # a writer with slots, and others inside
 
 
 def refuse_a_second_response(writer: AbstractStreamWriter) -> None:

@@ -243,8 +243,10 @@ async def get_error_response(
             handler = get_error_handler(request, config) or default_handler
             response = await _answer(request, handler)
         finally:
-            with suppress(KeyError):  # a handler may have taken it
+            try:
                 del request[REQUEST_ERROR_KEY]
+            except KeyError:
+                pass  # the handler has taken it
         if is_http(err) and response is not err:
             _keep(err, response)
             if err is request.match_info.http_exception:
