@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo demo-check test test-redis test-browser test-proxy soak \
-	soak-short lint types docs bench bench-instructions clean
+	soak-short lint types docs bench bench-instructions bench-compression clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s%s\n", $$1, $$2}' \
@@ -56,6 +56,9 @@ bench: $(VENV)/.bench $(UPSTREAM)/.done ## Measure it beside upstream's
 
 bench-instructions: $(VENV)/.bench $(UPSTREAM)/.done ## Count instructions
 	$(BIN)/python benchmarks --instructions $(UPSTREAM)/bin/python
+
+bench-compression: $(VENV)/.bench ## Compress beside aiohttp and Starlette
+	$(BIN)/python -m benchmarks.compression
 
 $(UPSTREAM)/.done: $(VENV)/.bench
 	test -x $(UPSTREAM)/bin/python || $(PYTHON) -m venv $(UPSTREAM)
