@@ -1,6 +1,6 @@
 """Time the cases with the middlewares that this interpreter finds.
 
-Run by ``python -m benchmarks``, in one environment after the other. Requests
+Run by ``make bench``, in one environment after the other. Requests
 are parsed by aiohttp's own parser and used once, since a request keeps what
 was once computed of it. The garbage collector runs between the rounds only.
 """

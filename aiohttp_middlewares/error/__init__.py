@@ -87,7 +87,6 @@ sub-application. ``request["error"]`` of older versions is
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NoReturn, TypeAlias
 
 from aiohttp import hdrs, web
