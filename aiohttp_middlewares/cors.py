@@ -84,6 +84,7 @@ import inspect
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import TypeAlias
 
 from aiohttp import web
@@ -247,18 +248,15 @@ def cors_middleware(
         ):
             return await handler(request)
 
-        admit = None
+        decorator: Decorator = _vary_by_origin
         if origin is not None:
-            if ask is None:
-                admit = judge(origin)
-            else:
-                admit = await ask(origin, request)
-        if asked is not None:
-            if admit is not None:
+            admit = judge(origin) if ask is None else await ask(origin, request)
+            if asked is None:
+                decorator = admit or decorator
+            elif admit is not None:
                 return preflight.answer(request, admit)
-            # Somebody further in may have another policy.
-            admit = _vary_by_preflight
-        decorator = admit or _vary_by_origin
+            else:  # somebody further in may have another policy
+                decorator = _vary_by_preflight
         before_sending(request, decorator)
         try:
             response = await handler(request)
@@ -297,14 +295,10 @@ def _policy(*, credentials: bool, exposed: tuple[str, ...]) -> Policy:
                 headers[ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
             elif ACCESS_CONTROL_ALLOW_CREDENTIALS in headers:
                 del headers[ACCESS_CONTROL_ALLOW_CREDENTIALS]
-            if exposed:
-                found = headers.get(ACCESS_CONTROL_EXPOSE_HEADERS)
-                if found is None:
-                    headers[ACCESS_CONTROL_EXPOSE_HEADERS] = exposed_line
-                elif found != exposed_line:
-                    add_elements(
-                        headers, ACCESS_CONTROL_EXPOSE_HEADERS, exposed
-                    )
+            if exposed and exposed_line != headers.setdefault(
+                ACCESS_CONTROL_EXPOSE_HEADERS, exposed_line
+            ):
+                add_elements(headers, ACCESS_CONTROL_EXPOSE_HEADERS, exposed)
 
         return admit
 
@@ -367,10 +361,7 @@ _TOKENS = re.compile(
 
 
 def _vary_by_origin(headers: CIMultiDict[str]) -> None:
-    found = headers.get(VARY)
-    if found is None:
-        headers[VARY] = "Origin"
-    elif found != "Origin":
+    if headers.setdefault(VARY, "Origin") != "Origin":
         add_elements(headers, VARY, ("Origin",))
 
 
@@ -392,7 +383,11 @@ def _judge(what: str, origins: object, policy: Policy) -> Judge:
         )
     listed = Origins(what, found)
     exact = {origin: policy(origin) for origin in listed.exact}
+    if not (listed.wildcards or listed.patterns):
+        return exact.get
 
+    # Bounded, as anybody may send any number of origins.
+    @lru_cache(maxsize=256)
     def judge(origin: str) -> Decorator | None:
         admit = exact.get(origin)
         if admit is None and listed.fit(origin):

@@ -1,15 +1,17 @@
 """CORS, as a browser and as an attacker see it."""
 
 import asyncio
+import gc
 import logging
 import re
+import weakref
 from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import ClientResponse, web
-from aiohttp.test_utils import TestClient
+from aiohttp.test_utils import TestClient, make_mocked_request
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
@@ -1163,6 +1165,27 @@ async def test_hostile_origin_is_refused_and_harms_nothing(
         if answer.status != 400:
             assert answer.headers["Vary"].startswith("Origin")
     assert not [r for r in caplog.records if "middlewares" in r.name]
+
+
+async def test_origins_of_strangers_do_not_pile_up() -> None:
+    class Origin(str):
+        """One that can be counted."""
+
+    middleware = cors_middleware(origins=["https://*.wild.example"])
+    seen: weakref.WeakSet[Origin] = weakref.WeakSet()
+    for number in range(2000):
+        kind = "wild" if number % 2 else "other"
+        origin = Origin(f"https://{number}.{kind}.example")
+        seen.add(origin)
+        request = make_mocked_request(
+            "GET", "/", headers=CIMultiDict(Origin=origin)
+        )
+        response = await middleware(request, hello)
+        allowed = response.headers.get(ALLOW_ORIGIN)
+        assert allowed == (origin if number % 2 else None)
+    del origin, request, response, allowed
+    gc.collect()
+    assert len(seen) <= 256
 
 
 async def test_header_lines_cannot_be_smuggled(

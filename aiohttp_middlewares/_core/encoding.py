@@ -13,12 +13,9 @@ from aiohttp.abc import AbstractStreamWriter
 
 from aiohttp_middlewares._core.sending import (
     Headers,
-    WriteHeaders,
-    WriterRef,
-    go_on,
-    refuse_a_second_response,
+    Hook,
+    before_sending,
     release_at_end,
-    wrap,
 )
 
 Bytes: TypeAlias = bytes | bytearray | memoryview
@@ -52,26 +49,24 @@ def encode_body(request: web.Request, choose: EncoderChoice) -> None:
     A file that aiohttp hands to the kernel does not go through the encoder:
     ``FileResponse.enable_compression(ContentCoding.identity)`` prevents that.
     """
-    wrap(request.writer, _encode_and_write, choose)
+    before_sending(request, choose, _EncodingHook)
     release_at_end(request.writer)
 
 
-async def _encode_and_write(
-    choose: EncoderChoice,
-    writer_ref: WriterRef,
-    inner: WriteHeaders | None,
-    status_line: str,
-    headers: Headers,
-) -> None:
-    writer = writer_ref()
-    refuse_a_second_response(writer)
-    earlier = getattr(writer.write, "__self__", None)
-    if isinstance(earlier, _Encoding) and earlier.headers is not headers:
-        earlier.withdraw()  # that response was given up before it was sent
-    encoder = choose(int(status_line.split(" ", 2)[1]), headers)
-    if encoder is not None:
-        _Encoding(writer, status_line, headers, encoder)
-    await go_on(writer, inner, status_line, headers)
+class _EncodingHook(Hook):
+    __slots__ = ()
+
+    async def __call__(  # type: ignore[override]
+        self, status_line: str, headers: Headers
+    ) -> None:
+        writer = self.writer()
+        earlier = getattr(writer.write, "__self__", None)
+        if isinstance(earlier, _Encoding) and earlier.headers is not headers:
+            earlier.withdraw()  # that response was given up before it was sent
+        encoder = self.job(int(status_line.split(" ", 2)[1]), headers)
+        if encoder is not None:
+            _Encoding(writer, status_line, headers, encoder)
+        await self.go_on(writer, status_line, headers)
 
 
 class _Encoding:

@@ -15,11 +15,11 @@ The body passes ``write`` and ``write_eof`` of the same writer: see
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from types import MethodType
 from typing import Any, TypeAlias
 from weakref import ref
 
 from aiohttp import ClientConnectionResetError, web
-from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
 Headers: TypeAlias = CIMultiDict[str]
@@ -27,9 +27,6 @@ Headers: TypeAlias = CIMultiDict[str]
 Decorator: TypeAlias = Callable[[Headers], None]
 #: Gets the status and the headers of what is really sent.
 LastCall: TypeAlias = Callable[[int, Headers], Awaitable[None] | None]
-WriteHeaders: TypeAlias = Callable[[str, Headers], Awaitable[None]]
-#: It is there when it is called: by the response that it sends.
-WriterRef: TypeAlias = Callable[[], Any]
 #: For isinstance(), which finds the very class of an object quickly.
 RESPONSES = (web.Response, web.StreamResponse)
 
@@ -50,15 +47,66 @@ def start_over(request: web.Request) -> None:
     _start_over(request.writer)
 
 
-def before_sending(request: web.Request, decorator: Decorator) -> None:
+class Hook(ref[Any]):
+    """Stands in for ``write_headers`` of a writer, which it refers to weakly.
+
+    To hold the writer or its own method would be a reference cycle, and work
+    for the garbage collector after every request.
+    """
+
+    __slots__ = ("job", "outer")
+
+    job: Any
+    #: What stood there before: the hook of a middleware further out.
+    outer: Callable[[str, Headers], Awaitable[None]] | None
+
+    async def __call__(  # type: ignore[override]
+        self, status_line: str, headers: Headers
+    ) -> None:
+        writer = self.writer()
+        self.job(headers)
+        await self.go_on(writer, status_line, headers)
+
+    def writer(self) -> Any:
+        """It is there, as it is about to send. But it sends once only."""
+        writer: Any = super().__call__()
+        if writer.output_size > 0:
+            # aiohttp would write it into the body of the first.
+            raise ClientConnectionResetError("A response was sent already")
+        return writer
+
+    def go_on(
+        self, writer: Any, status_line: str, headers: Headers
+    ) -> Awaitable[None]:
+        if self.outer is not None:
+            return self.outer(status_line, headers)
+        own: Awaitable[None] = type(writer).write_headers(
+            writer, status_line, headers
+        )
+        return own
+
+
+def before_sending(
+    request: web.Request, job: Any, hook: type[Hook] = Hook
+) -> None:
     """Have the headers of whatever answers the request decorated.
 
     When they leave: inner middlewares have their turn before outer ones, so
     that of two that differ the outer one has its way. A middleware should
     apply its decorator earlier as well, to what passes by: raised
     ``web.HTTPException`` and :data:`RESPONSES`. Then those outside see it.
+
+    The job is a :data:`Decorator`; other hooks have other jobs.
     """
-    wrap(request.writer, _decorate_and_write, decorator)
+    writer: Any = request.writer
+    try:
+        own = hook(writer)
+        own.job = job
+        outer = writer.write_headers
+        own.outer = None if type(outer) is MethodType else outer
+        writer.write_headers = own
+    except (AttributeError, TypeError):
+        pass  # a writer with slots: only what passes by gets decorated
 
 
 def on_last_call(request: web.Request, call: LastCall) -> None:
@@ -68,8 +116,25 @@ def on_last_call(request: web.Request, call: LastCall) -> None:
     that is sent, and before it any that got as far and was given up with not
     a byte of it out, such as one that a handler had prepared when it failed.
     """
-    wrap(request.writer, _call_and_write, call)
+    before_sending(request, call, _LastCallHook)
     release_at_end(request.writer)
+
+
+class _LastCallHook(Hook):
+    __slots__ = ()
+
+    async def __call__(  # type: ignore[override]
+        self, status_line: str, headers: Headers
+    ) -> None:
+        writer = self.writer()
+        try:
+            done = self.job(int(status_line.split(" ", 2)[1]), headers)
+            if done is not None:
+                await done
+        except BaseException:
+            _start_over(writer)  # aiohttp may answer 500
+            raise
+        await self.go_on(writer, status_line, headers)
 
 
 def only_one_response(request: web.Request) -> None:
@@ -78,8 +143,8 @@ def only_one_response(request: web.Request) -> None:
     aiohttp would send it, into the body of the first one or in place of the
     answer to the next request.
     """
+    before_sending(request, _nothing)
     writer: Any = request.writer
-    wrap(writer, _decorate_and_write, _nothing)
     end = writer.write_eof
 
     async def write_eof(chunk: bytes = b"") -> None:
@@ -102,27 +167,8 @@ async def _refuse(*args: object, **kwargs: object) -> None:
     raise ClientConnectionResetError("A response was sent already")
 
 
-def wrap(
-    writer: AbstractStreamWriter, write_headers: Callable[..., Any], job: Any
-) -> None:
-    """Have the writer write headers by ``write_headers`` from now on.
-
-    What was wrapped last, by the innermost middleware, has the first turn. It
-    gets the job, the writer by a weak reference, and what to go on with.
-    """
-    # To hold the writer or its own method would be a reference cycle, and work
-    # for the garbage collector after every request.
-    try:
-        inner = writer.__dict__.get("write_headers")
-        writer.write_headers = partial(  # type: ignore[method-assign]
-            write_headers, job, ref(writer), inner
-        )
-    except AttributeError:
-        pass  # a writer with slots: only what passes by gets decorated
-
-
 def release_at_end(writer: Any) -> None:
-    """Let go of what was wrapped when the response is complete.
+    """Let go of the hooks when the response is complete.
 
     For jobs that may refer to the request, which refers to the writer.
     """
@@ -131,54 +177,13 @@ def release_at_end(writer: Any) -> None:
             writer.write_eof = partial(_end_and_release, ref(writer))
 
 
-async def _end_and_release(writer_ref: WriterRef, chunk: bytes = b"") -> None:
+async def _end_and_release(
+    writer_ref: Callable[[], Any], chunk: bytes = b""
+) -> None:
     writer = writer_ref()
     await type(writer).write_eof(writer, chunk)
     for name in ("write_headers", "write", "write_eof"):
         writer.__dict__.pop(name, None)
-
-
-async def _decorate_and_write(
-    decorator: Decorator,
-    writer_ref: WriterRef,
-    inner: WriteHeaders | None,
-    status_line: str,
-    headers: Headers,
-) -> None:
-    writer = writer_ref()
-    refuse_a_second_response(writer)
-    decorator(headers)
-    await go_on(writer, inner, status_line, headers)
-
-
-async def _call_and_write(
-    call: LastCall,
-    writer_ref: WriterRef,
-    inner: WriteHeaders | None,
-    status_line: str,
-    headers: Headers,
-) -> None:
-    writer = writer_ref()
-    refuse_a_second_response(writer)
-    try:
-        done = call(int(status_line.split(" ", 2)[1]), headers)
-        if done is not None:
-            await done
-    except BaseException:
-        _start_over(writer)  # aiohttp may answer 500
-        raise
-    await go_on(writer, inner, status_line, headers)
-
-
-def go_on(
-    writer: Any, inner: WriteHeaders | None, status_line: str, headers: Headers
-) -> Awaitable[None]:
-    if inner is not None:
-        return inner(status_line, headers)
-    own: Awaitable[None] = type(writer).write_headers(
-        writer, status_line, headers
-    )
-    return own
 
 
 def _start_over(writer: Any) -> None:
@@ -187,9 +192,3 @@ def _start_over(writer: Any) -> None:
         writer._compress = None
     except AttributeError:
         pass  # a writer with slots, and others inside
-
-
-def refuse_a_second_response(writer: AbstractStreamWriter) -> None:
-    """aiohttp would write it into the body of the first."""
-    if writer.output_size > 0:
-        raise ClientConnectionResetError("A response was sent already")
