@@ -98,7 +98,7 @@ from aiohttp_middlewares._core.sending import (
     Decorator,
     before_sending,
 )
-from aiohttp_middlewares._core.urls import UrlMatcher, match_path
+from aiohttp_middlewares._core.urls import match_path, url_matcher
 from aiohttp_middlewares.annotations import (
     Handler,
     Middleware,
@@ -195,7 +195,7 @@ def cors_middleware(
     what = "cors_middleware"
     options.flag(f"{what} allow_all", allow_all)
     options.flag(f"{what} allow_credentials", allow_credentials)
-    covers = None if urls is None else UrlMatcher(f"{what} urls", urls)
+    covers = None if urls is None else url_matcher(f"{what} urls", urls)
     exposed = options.tokens(
         f"{what} expose_headers",
         "header names",

@@ -107,7 +107,7 @@ from aiohttp import ClientConnectionResetError, web
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.sending import only_one_response, started
-from aiohttp_middlewares._core.urls import UrlMatcher
+from aiohttp_middlewares._core.urls import url_matcher
 from aiohttp_middlewares.annotations import (
     Handler,
     Middleware,
@@ -159,8 +159,8 @@ def shield_middleware(
             meant=f"[{methods!r}]",
         )
     shielded_methods = options.methods(f"{what} methods", methods or ())
-    shielded = None if not urls else UrlMatcher(f"{what} urls", urls)
-    ignored = None if not ignore else UrlMatcher(f"{what} ignore", ignore)
+    shielded = None if not urls else url_matcher(f"{what} urls", urls)
+    ignored = None if not ignore else url_matcher(f"{what} ignore", ignore)
     running: _Running = {}
 
     @web.middleware

@@ -63,7 +63,7 @@ from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.sending import start_over, started
-from aiohttp_middlewares._core.urls import UrlMap, UrlMatcher
+from aiohttp_middlewares._core.urls import UrlMap, url_matcher
 from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def timeout_middleware(
         return by_seconds.setdefault(limit, _Clock(limit))
 
     default = clock("seconds", seconds)
-    ignored = None if ignore is None else UrlMatcher(f"{what} ignore", ignore)
+    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
     special = None
     if limits is not None:
         if not isinstance(limits, Mapping):
@@ -145,7 +145,10 @@ def timeout_middleware(
                 clock = special.first(path, default)
         if clock is None:
             return await handler(request)
-        queue = clock.queue()
+        queue = clock.queue
+        # get_running_loop() is a system call before Python 3.12.
+        if queue is None or queue.loop is not request.task.get_loop():
+            queue = clock.start()
         number = queue.enter(request)
         try:
             return await handler(request)
@@ -155,7 +158,8 @@ def timeout_middleware(
                 raise RequestTimeout from err
             raise
         finally:
-            queue.leave(number)
+            if queue.waiting.pop(number, None) is None:
+                queue.cancelled(number)
 
     return timeout
 
@@ -165,15 +169,14 @@ class _Clock:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._queue: _Queue | None = None
+        self.queue: _Queue | None = None
 
-    def queue(self) -> "_Queue":
+    def start(self) -> "_Queue":
         loop = asyncio.get_running_loop()
-        queue = self._queue
-        if queue is None or queue.loop is not loop:
+        if self.queue is None or self.queue.loop is not loop:
             # One application may be run by one event loop after the other.
-            queue = self._queue = _Queue(loop, self.seconds)
-        return queue
+            self.queue = _Queue(loop, self.seconds)
+        return self.queue
 
 
 if sys.version_info >= (3, 11):
@@ -220,10 +223,6 @@ class _Queue:
         if not self.armed:
             self.arm(deadline)
         return number
-
-    def leave(self, number: int) -> None:
-        if self.waiting.pop(number, None) is None:
-            self.cancelled(number)
 
     def cancelled(self, number: int) -> bool:
         """Whether the task was cancelled here and, if so, nowhere else.

@@ -73,7 +73,7 @@ from aiohttp_middlewares._core.authority import (
     parse_authority,
 )
 from aiohttp_middlewares._core.peers import Address, Network, Peers
-from aiohttp_middlewares._core.urls import UrlMatcher
+from aiohttp_middlewares._core.urls import url_matcher
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def trusted_host_middleware(
     what = "trusted_host_middleware"
     hosts = _Hosts(f"{what} allowed_hosts", allowed_hosts)
     options.flag(f"{what} www_redirect", www_redirect)
-    ignored = None if ignore is None else UrlMatcher(f"{what} ignore", ignore)
+    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
     # Visitors use few spellings of few hosts.
     verdict = lru_cache(maxsize=256)(hosts.verdict)
 

@@ -8,7 +8,7 @@ request can reach another route than the one that its rule is about.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from yarl import URL
 
@@ -21,52 +21,50 @@ D = TypeVar("D")
 _OF = "paths (str), patterns (re.Pattern) or URLs (yarl.URL)"
 
 
-class UrlMatcher:
+def url_matcher(what: str, urls: Urls) -> Callable[[str, str], bool]:
     """Whether any of the rules fits the method and the path of a request."""
+    rules: Iterable[tuple[Url, frozenset[str] | None]]
+    if isinstance(urls, Mapping):
+        rules = [
+            (url, options.methods(f"{what}[{url!r}]", methods))
+            for url, methods in urls.items()
+        ]
+    else:
+        rules = [(url, None) for url in options.items(what, _OF, urls)]
 
-    __slots__ = ("_exact", "_patterns")
-
-    def __init__(self, what: str, urls: Urls) -> None:
-        rules: Iterable[tuple[Url, frozenset[str] | None]]
-        if isinstance(urls, Mapping):
-            rules = [
-                (url, options.methods(f"{what}[{url!r}]", methods))
-                for url, methods in urls.items()
-            ]
+    # None stands for every method.
+    exact: dict[str, frozenset[str] | None] = {}
+    patterns = []
+    for url, methods in rules:
+        rule = _compiled(what, url)
+        if isinstance(rule, re.Pattern):
+            patterns.append((rule, methods))
         else:
-            rules = [(url, None) for url in options.items(what, _OF, urls)]
+            known = exact.get(rule, methods)
+            exact[rule] = (
+                None if methods is None or known is None else known | methods
+            )
+    if not patterns and set(exact.values()) <= {None}:
+        return lambda method, path: path in exact
+    candidates = _candidates(patterns)
 
-        # None stands for every method.
-        self._exact: dict[str, frozenset[str] | None] = {}
-        patterns = []
-        for url, methods in rules:
-            rule = _compiled(what, url)
-            if isinstance(rule, re.Pattern):
-                patterns.append((rule, methods))
-            else:
-                known = self._exact.get(rule, methods)
-                self._exact[rule] = (
-                    None
-                    if methods is None or known is None
-                    else known | methods
-                )
-        self._patterns = _Patterns(patterns)
-
-    def __call__(self, method: str, path: str) -> bool:
-        if path in self._exact:
-            methods = self._exact[path]
+    def fits(method: str, path: str) -> bool:
+        if path in exact:
+            methods = exact[path]
             if methods is None or method in methods:
                 return True
-        for match, methods in self._patterns.candidates(path):
+        for match, methods in candidates(path):
             if (methods is None or method in methods) and match(path):
                 return True
         return False
+
+    return fits
 
 
 class UrlMap(Generic[T]):
     """Values by rule: the first rule that fits the path gives its value."""
 
-    __slots__ = ("_exact", "_patterns")
+    __slots__ = ("_candidates", "_exact")
 
     def __init__(self, what: str, rules: Mapping[Any, T]) -> None:
         # Each value goes with its position, as exact paths and patterns are
@@ -79,11 +77,11 @@ class UrlMap(Generic[T]):
                 patterns.append((rule, (position, value)))
             else:
                 self._exact.setdefault(rule, (position, value))
-        self._patterns = _Patterns(patterns)
+        self._candidates = _candidates(patterns)
 
     def first(self, path: str, default: D) -> T | D:
         exact = self._exact.get(path)
-        for match, (position, value) in self._patterns.candidates(path):
+        for match, (position, value) in self._candidates(path):
             if exact is not None and exact[0] < position:
                 break
             if match(path):
@@ -91,33 +89,24 @@ class UrlMap(Generic[T]):
         return default if exact is None else exact[1]
 
 
-class _Patterns(Generic[T]):
-    """Patterns in their order, and one quick look that mostly says no."""
+#: What may match a path; whether it does, ``match`` has to tell.
+_Candidates: TypeAlias = Callable[
+    [str], Sequence[tuple[Callable[[str], re.Match[str] | None], T]]
+]
 
-    __slots__ = ("_all", "_apart", "_maybe")
 
-    def __init__(self, rules: list[tuple[re.Pattern[str], T]]) -> None:
-        joined = [rule for rule, _ in rules if _can_be_joined(rule)]
-        self._all = [(rule.match, value) for rule, value in rules]
-        #: What the quick look knows nothing of.
-        self._apart = [
-            (rule.match, value)
-            for rule, value in rules
-            if not _can_be_joined(rule)
-        ]
-        self._maybe: Callable[[str], object] | None = (
-            re.compile("|".join(rule.pattern for rule in joined)).match
-            if joined
-            else None
-        )
-
-    def candidates(
-        self, path: str
-    ) -> Sequence[tuple[Callable[[str], re.Match[str] | None], T]]:
-        """What may match; whether it does, ``match`` has to tell."""
-        if self._maybe is None or self._maybe(path):
-            return self._all
-        return self._apart
+def _candidates(rules: list[tuple[re.Pattern[str], T]]) -> _Candidates[T]:
+    """Patterns in their order, after one quick look that mostly says no."""
+    every = [(rule.match, value) for rule, value in rules]
+    joined = [rule.pattern for rule, _ in rules if _can_be_joined(rule)]
+    if not joined:
+        return lambda path: every
+    maybe = re.compile("|".join(joined)).match
+    #: What the quick look knows nothing of.
+    apart = [
+        (rule.match, value) for rule, value in rules if not _can_be_joined(rule)
+    ]
+    return lambda path: every if maybe(path) else apart
 
 
 def _can_be_joined(pattern: re.Pattern[str]) -> bool:
