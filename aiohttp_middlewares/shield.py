@@ -224,20 +224,28 @@ _NONE: _Running = {}
 async def _shield(
     request: web.Request, handler: Handler, running: _Running
 ) -> web.StreamResponse:
+    waiter: asyncio.Future[None] | None = None
+
     async def handle() -> web.StreamResponse:
-        # The client may have left before this task had its first turn.
-        if request.transport is None and request.content.is_eof():
-            _let_read(request)
-        # Not each handler is a coroutine function: a class-based view is not.
-        return await handler(request)
+        try:
+            # The client may have left before this task had its first turn.
+            if request.transport is None and request.content.is_eof():
+                _let_read(request)
+            # Not each handler is a coroutine function, see class-based views.
+            return await handler(request)
+        finally:
+            # A turn of the event loop earlier than a callback of the task.
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
 
     context = copy_context()
-    task = _start(handle(), context)
+    task = _start(handle(), request, context)
     running[task] = request
     try:
         if not task.done():
+            waiter = task.get_loop().create_future()
             try:
-                await _settled(task)
+                await waiter
             except asyncio.CancelledError as exc:
                 if await _goes_on(request, task, exc):
                     raise
@@ -260,49 +268,50 @@ async def _shield(
 
 _UNSET: Any = object()
 
-if sys.version_info >= (3, 12):
 
-    def _start(handle: _Handling, context: Context) -> _Task:
-        """Start at once: a handler that never waits needs no shield."""
+def _start(
+    handling: _Handling, request: web.Request, context: Context
+) -> _Task:
+    """Start at once where that can be: what never waits needs no shield."""
+    if sys.version_info >= (3, 12):
         return asyncio.Task(
-            handle,
+            handling,
             loop=asyncio.get_running_loop(),
             context=context,
             eager_start=True,
         )
 
-elif sys.version_info >= (3, 11):
+    # get_running_loop() is a system call in these.
+    loop = request.task.get_loop()
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        loop = asyncio.get_running_loop()  # a test made up the request
+    if sys.version_info >= (3, 11):
+        return asyncio.Task(handling, loop=loop, context=context)
 
-    def _start(handle: _Handling, context: Context) -> _Task:
-        return asyncio.create_task(handle, context=context)
+    async def run() -> web.StreamResponse:
+        try:
+            return await handling
+        finally:
+            # A task of Python 3.10 makes a copy of the context.
+            for variable, value in copy_context().items():
+                context.run(variable.set, value)
 
-else:
-
-    def _start(handle: _Handling, context: Context) -> _Task:
-        async def run() -> web.StreamResponse:
-            try:
-                return await handle
-            finally:
-                # A task of Python 3.10 makes a copy of the context.
-                for variable, value in copy_context().items():
-                    context.run(variable.set, value)
-
-        return context.run(asyncio.create_task, run())
+    return context.run(loop.create_task, run())
 
 
-async def _settled(task: _Task) -> None:
+def _settled(task: _Task) -> asyncio.Future[None]:
     """Wait for the task; being cancelled here does not cancel it.
 
     As ``asyncio.wait([task])`` does, for a third of the price.
     """
-    waiter = asyncio.get_running_loop().create_future()
+    waiter = task.get_loop().create_future()
 
     def wake(task: _Task) -> None:
         if not waiter.done():
             waiter.set_result(None)
 
     task.add_done_callback(wake)
-    await waiter
+    return waiter
 
 
 #: What a shield that gives up tells another further in, as it cancels it.
