@@ -98,7 +98,7 @@ A shielded stream or long poll never learns that its client left.
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import Any, TypeAlias
@@ -213,7 +213,7 @@ async def drain_shielded(app: web.Application) -> AsyncIterator[None]:
         await asyncio.wait(late)
 
 
-_Handling: TypeAlias = Coroutine[Any, Any, web.StreamResponse]
+_Handle: TypeAlias = Callable[[], Coroutine[Any, Any, web.StreamResponse]]
 _Task: TypeAlias = asyncio.Task[web.StreamResponse]
 #: The handlers at work. It keeps them: an event loop lets go of a task that
 #: only waits for something that nobody else knows.
@@ -228,10 +228,7 @@ async def _shield(
 
     async def handle() -> web.StreamResponse:
         try:
-            # The client may have left before this task had its first turn.
-            if request.transport is None and request.content.is_eof():
-                _let_read(request)
-            # Not each handler is a coroutine function, see class-based views.
+            # Not each handler is a coroutine function: no view is.
             return await handler(request)
         finally:
             # A turn of the event loop earlier than a callback of the task.
@@ -239,64 +236,84 @@ async def _shield(
                 waiter.set_result(None)
 
     context = copy_context()
-    task = _start(handle(), request, context)
-    running[task] = request
+    task = _start(handle, request, context)
     try:
         if not task.done():
             waiter = task.get_loop().create_future()
-            try:
-                await waiter
-            except asyncio.CancelledError as exc:
-                if await _goes_on(request, task, exc):
-                    raise
-            else:
-                if task.cancelled():
-                    _report(request, task)
+            await _outlast(request, task, waiter, running)
         return task.result()
     finally:
-        if task.done():
-            del running[task]
-            # What the handler set, middlewares outside may read.
+        # What the handler set, middlewares outside may read.
+        if context and task.done():
             for variable, value in context.items():
                 if variable.get(_UNSET) is not value:
                     variable.set(value)
-        else:
-            task.add_done_callback(running.pop)
         # An exception that it raised refers to this frame.
         del task
 
 
 _UNSET: Any = object()
 
+if sys.version_info >= (3, 12):
 
-def _start(
-    handling: _Handling, request: web.Request, context: Context
-) -> _Task:
-    """Start at once where that can be: what never waits needs no shield."""
-    if sys.version_info >= (3, 12):
+    def _start(
+        handle: _Handle, request: web.Request, context: Context
+    ) -> _Task:
+        """Start at once: a handler that never waits needs no shield."""
         return asyncio.Task(
-            handling,
+            handle(),
             loop=asyncio.get_running_loop(),
             context=context,
             eager_start=True,
         )
 
-    # get_running_loop() is a system call in these.
-    loop = request.task.get_loop()
-    if not isinstance(loop, asyncio.AbstractEventLoop):
-        loop = asyncio.get_running_loop()  # a test made up the request
-    if sys.version_info >= (3, 11):
-        return asyncio.Task(handling, loop=loop, context=context)
+else:
 
-    async def run() -> web.StreamResponse:
-        try:
-            return await handling
-        finally:
-            # A task of Python 3.10 makes a copy of the context.
-            for variable, value in copy_context().items():
-                context.run(variable.set, value)
+    def _start(
+        handle: _Handle, request: web.Request, context: Context
+    ) -> _Task:
+        async def run() -> web.StreamResponse:
+            # The client may have left before this task had its first turn.
+            if request.transport is None and request.content.is_eof():
+                _let_read(request)
+            try:
+                return await handle()
+            finally:
+                if sys.version_info < (3, 11):
+                    # There a task makes a copy of the context.
+                    for variable, value in copy_context().items():
+                        context.run(variable.set, value)
 
-    return context.run(loop.create_task, run())
+        # get_running_loop() would be a system call.
+        loop = request.task.get_loop()
+        if not isinstance(loop, asyncio.AbstractEventLoop):
+            loop = asyncio.get_running_loop()  # a test made up the request
+        if sys.version_info < (3, 11):
+            return context.run(loop.create_task, run())
+        return asyncio.Task(run(), loop=loop, context=context)
+
+
+async def _outlast(
+    request: web.Request,
+    task: _Task,
+    waiter: asyncio.Future[None],
+    running: _Running,
+) -> None:
+    """Wait for the handler, or as long as nobody cancels this."""
+    running[task] = request
+    try:
+        await waiter
+    except asyncio.CancelledError as exc:
+        if await _goes_on(request, task, exc):
+            raise
+    else:
+        if task.cancelled():
+            _report(request, task)
+    finally:
+        if task.done():
+            del running[task]
+        else:
+            task.add_done_callback(running.pop)
 
 
 def _settled(task: _Task) -> asyncio.Future[None]:
