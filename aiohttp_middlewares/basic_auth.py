@@ -137,9 +137,7 @@ def basic_auth_middleware(
     async def basic_auth(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        if ignored is not None and ignored(
-            request.method, request.rel_url.path_safe
-        ):
+        if ignored is not None and ignored(request):
             return await handler(request)
         sent = request.headers.getall(hdrs.AUTHORIZATION, ())
         reason = "it has no credentials"

@@ -139,13 +139,11 @@ def body_limit_middleware(
         nonlocal warned
         if not request.body_exists:
             return await handler(request)
+        if ignored is not None and ignored(request):
+            return await handler(request)
         limited = default
-        if ignored is not None or special is not None:
-            path = request.rel_url.path_safe
-            if ignored is not None and ignored(request.method, path):
-                return await handler(request)
-            if special is not None:
-                limited = special.first(path, default)
+        if special is not None:
+            limited = special.first(request, default)
 
         limit = sys.maxsize if limited is None else limited.limit
         if (request.content_length or 0) > limit:

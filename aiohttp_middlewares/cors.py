@@ -243,9 +243,7 @@ def cors_middleware(
         if origin is not None and request.method == "OPTIONS":
             asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD)
         # A preflight is about the request that it comes before.
-        if covers is not None and not covers(
-            asked or request.method, request.rel_url.path_safe
-        ):
+        if covers is not None and not covers(request, asked):
             return await handler(request)
 
         decorator: Decorator = _vary_by_origin

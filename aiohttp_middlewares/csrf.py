@@ -155,9 +155,7 @@ def csrf_middleware(
             )
         ):
             return await handler(request)
-        if ignored is not None and ignored(
-            request.method, request.rel_url.path_safe
-        ):
+        if ignored is not None and ignored(request):
             return await handler(request)
         logs.refused(logger, request, "it comes from another origin")
         raise web.HTTPForbidden(text="Cross-origin request refused")

@@ -92,10 +92,7 @@ def early_data_middleware(*, allow: Urls | None = None) -> Middleware:
         if (
             EARLY_DATA not in request.headers
             or request.method in _SAFE_METHODS
-            or (
-                allowed is not None
-                and allowed(request.method, request.rel_url.path_safe)
-            )
+            or (allowed is not None and allowed(request))
         ):
             return await handler(request)
         logs.refused(logger, request, "it came in early data")

@@ -112,9 +112,7 @@ def https_redirect_middleware(
     ) -> web.StreamResponse:
         if request.scheme == "https":
             return await handler(request)
-        if ignored is not None and ignored(
-            request.method, request.rel_url.path_safe
-        ):
+        if ignored is not None and ignored(request):
             return await handler(request)
         authority = authority_of(request)
         if authority is None:

@@ -229,9 +229,7 @@ def security_headers_middleware(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         request[_NONCE] = nonce = _Nonce()
-        if ignored is not None and ignored(
-            request.method, request.rel_url.path_safe
-        ):
+        if ignored is not None and ignored(request):
             return await handler(request)
         secure = by_https if request.scheme == "https" else by_http
         if policy is not None:

@@ -167,12 +167,11 @@ def shield_middleware(
     async def shield(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        method = request.method
         if shielded is not None:
-            if not shielded(method, request.rel_url.path_safe):
+            if not shielded(request):
                 return await handler(request)
-        elif method not in shielded_methods or (
-            ignored is not None and ignored(method, request.rel_url.path_safe)
+        elif request.method not in shielded_methods or (
+            ignored is not None and ignored(request)
         ):
             return await handler(request)
         return await _shield(request, handler, running)

@@ -136,13 +136,11 @@ def timeout_middleware(
     async def timeout(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
+        if ignored is not None and ignored(request):
+            return await handler(request)
         clock = default
-        if ignored is not None or special is not None:
-            path = request.rel_url.path_safe
-            if ignored is not None and ignored(request.method, path):
-                return await handler(request)
-            if special is not None:
-                clock = special.first(path, default)
+        if special is not None:
+            clock = special.first(request, default)
         if clock is None:
             return await handler(request)
         queue = clock.queue

@@ -115,10 +115,7 @@ def trusted_host_middleware(
     ) -> web.StreamResponse:
         text = authority_text(request)
         said = _MISSING if text is None else verdict(text)
-        if said is _ALLOWED or (
-            ignored is not None
-            and ignored(request.method, request.rel_url.path_safe)
-        ):
+        if said is _ALLOWED or (ignored is not None and ignored(request)):
             return await handler(request)
         if said.www is not None and www_redirect:
             location = moved(request, request.scheme, *said.www)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from aiohttp import web
 from yarl import URL
 
 from aiohttp_middlewares._core import options
@@ -21,8 +22,11 @@ D = TypeVar("D")
 _OF = "paths (str), patterns (re.Pattern) or URLs (yarl.URL)"
 
 
-def url_matcher(what: str, urls: Urls) -> Callable[[str, str], bool]:
-    """Whether any of the rules fits the method and the path of a request."""
+def url_matcher(what: str, urls: Urls) -> Callable[..., bool]:
+    """Whether any of the rules fits the method and the path of a request.
+
+    Asked with another method than its own, it answers for that one.
+    """
     rules: Iterable[tuple[Url, frozenset[str] | None]]
     if isinstance(urls, Mapping):
         rules = [
@@ -45,10 +49,12 @@ def url_matcher(what: str, urls: Urls) -> Callable[[str, str], bool]:
                 None if methods is None or known is None else known | methods
             )
     if not patterns and set(exact.values()) <= {None}:
-        return lambda method, path: path in exact
+        return lambda request, method=None: request.rel_url.path_safe in exact
     candidates = _candidates(patterns)
 
-    def fits(method: str, path: str) -> bool:
+    def fits(request: web.Request, method: str | None = None) -> bool:
+        method = method or request.method
+        path = request.rel_url.path_safe
         if path in exact:
             methods = exact[path]
             if methods is None or method in methods:
@@ -79,7 +85,8 @@ class UrlMap(Generic[T]):
                 self._exact.setdefault(rule, (position, value))
         self._candidates = _candidates(patterns)
 
-    def first(self, path: str, default: D) -> T | D:
+    def first(self, request: web.Request, default: D) -> T | D:
+        path = request.rel_url.path_safe
         exact = self._exact.get(path)
         for match, (position, value) in self._candidates(path):
             if exact is not None and exact[0] < position:

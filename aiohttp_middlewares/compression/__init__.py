@@ -196,9 +196,7 @@ def compression_middleware(
     async def compression(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        if ignored is not None and ignored(
-            request.method, request.rel_url.path_safe
-        ):
+        if ignored is not None and ignored(request):
             return await handler(request)
         returned: web.StreamResponse | None = None
 

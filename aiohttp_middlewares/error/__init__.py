@@ -293,7 +293,7 @@ class _Choice:
         self.nothing: tuple[int, Handler | None] = len(config), None
 
     def handler(self, request: web.Request, err: Exception) -> Handler | None:
-        by_url, found = self.urls.first(request.rel_url.path_safe, self.nothing)
+        by_url, found = self.urls.first(request, self.nothing)
         status = status_of(err)
         for position, key, handler in self.others:
             if position > by_url:
