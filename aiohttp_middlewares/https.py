@@ -51,7 +51,7 @@ import logging
 from collections.abc import Mapping
 
 from aiohttp import hdrs, web
-from multidict import CIMultiDictProxy, istr
+from multidict import istr
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.cloning import cloned
@@ -90,6 +90,8 @@ def https_middleware(
     what = "https_middleware"
     wanted = _wanted(f"{what} match_headers", match_headers)
     peers = None if trusted is None else Peers(f"{what} trusted", trusted)
+    #: A quick no, where only one header can say so.
+    only = wanted[0][0] if len(wanted) == 1 else None
     warned = False
 
     @web.middleware
@@ -98,8 +100,11 @@ def https_middleware(
     ) -> web.StreamResponse:
         nonlocal warned
         headers = request.headers
+        if only is not None and only not in headers:
+            return await handler(request)
         for name, value in wanted:
-            if name in headers and _says(headers, name, value):
+            lines = headers.getall(name, None)
+            if lines and (lines == [value] or _says(lines, name, value)):
                 break
         else:
             return await handler(request)
@@ -141,10 +146,7 @@ def _wanted(
     ]
 
 
-def _says(headers: CIMultiDictProxy[str], name: istr, value: str) -> bool:
-    lines = headers.getall(name)
-    if len(lines) == 1 and lines[0].lower() == value:
-        return True  # as most proxies have it
+def _says(lines: list[str], name: istr, value: str) -> bool:
     said = elements(lines)
     if not said:
         return False
