@@ -2063,7 +2063,7 @@ async def test_level_follows_the_status(
     assert answer.status == status
     (record,) = [r for r in caplog.records if r.name == LOGGER]
     assert record.levelname == level
-    assert record.msg == "%(method)s %(path)s failed with %(status)s"
+    assert record.msg == "%s %s failed with %s"
     assert record.getMessage() == f"PUT / failed with {status}"
     extra: Any = record
     assert (extra.method, extra.path, extra.status) == ("PUT", "/", status)

@@ -12,8 +12,10 @@ def facts(request: web.Request, **more: Any) -> dict[str, Any]:
     The path is the one that was sent: still encoded, so that it holds no line
     break, and escaped where a log file in UTF-8 could not hold it.
     """
-    path = request.rel_url.raw_path.encode("ascii", "backslashreplace")
-    return {"method": request.method, "path": path.decode(), **more}
+    path = request.rel_url.raw_path
+    if not path.isascii():
+        path = path.encode("ascii", "backslashreplace").decode()
+    return {"method": request.method, "path": path, **more}
 
 
 def refused(logger: logging.Logger, request: web.Request, reason: str) -> None:

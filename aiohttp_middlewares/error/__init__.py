@@ -94,7 +94,7 @@ from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.headers import VARY, add_elements, elements
-from aiohttp_middlewares._core.sending import start_over, started
+from aiohttp_middlewares._core.sending import RESPONSES, start_over, started
 from aiohttp_middlewares._core.urls import UrlMap
 from aiohttp_middlewares.annotations import ExceptionType, Handler, Middleware
 from aiohttp_middlewares.error._context import (
@@ -240,7 +240,16 @@ async def get_error_response(
         set_error_to_request(request, err)
         try:
             handler = get_error_handler(request, config) or default_handler
-            response = await _answer(request, handler)
+            try:
+                response = await handler(request)
+                if not isinstance(response, RESPONSES):
+                    raise TypeError(
+                        f"should return a response, got {response!r}"
+                    )
+            except Exception as exc:
+                if is_http(exc) and not started(request):
+                    raise  # an answer as well: a redirect to the login page
+                response = await _answer_instead(request, exc)
         finally:
             try:
                 del request[REQUEST_ERROR_KEY]
@@ -341,24 +350,19 @@ def _abort(err: Exception) -> NoReturn:
     ) from err
 
 
-async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        response = await handler(request)
-        if isinstance(response, web.StreamResponse):
-            return response
-        raise TypeError(f"should return a response, got {response!r}")
-    except Exception as exc:
-        if started(request):
-            _abort(exc)
-        if is_http(exc):
-            raise  # an answer as well: a redirect to the login page
-        facts = logs.facts(request)
-        logger.error(
-            "The error handler for %(method)s %(path)s failed",
-            facts,
-            exc_info=exc,  # which names the error it was called for
-            extra=facts,
-        )
+async def _answer_instead(
+    request: web.Request, exc: Exception
+) -> web.StreamResponse:
+    """The error handler itself has failed."""
+    if started(request):
+        _abort(exc)
+    facts = logs.facts(request)
+    logger.error(
+        "The error handler for %(method)s %(path)s failed",
+        facts,
+        exc_info=exc,  # which names the error it was called for
+        extra=facts,
+    )
     return await default_error_handler(request)
 
 

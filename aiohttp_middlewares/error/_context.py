@@ -45,22 +45,26 @@ def error_context(request: web.Request) -> Iterator[ErrorContext]:
     with, 500 unless the error says otherwise; and the ``data`` to send:
     ``err.data`` when it can be written as JSON, else ``{"detail": message}``.
     """
-    context = describe(request)
+    context = context_of(request)
     try:
         yield context
     finally:
         del context  # the traceback of the error may refer to this frame
 
 
-def describe(request: web.Request) -> ErrorContext:
+def context_of(request: web.Request) -> ErrorContext:
     """What :func:`error_context` gives."""
-    err = get_error_from_request(request)
-    status = status_of(err)
-    message = _message(err, status)
-    data = own_data(err)
+    err, message, status, data = describe(request)
     if data is None:
         data = {"detail": message}
     return ErrorContext(err=err, message=message, status=status, data=data)
+
+
+def describe(request: web.Request) -> tuple[Exception, str, int, Any]:
+    """The error, its message, status and own data, if any."""
+    err = get_error_from_request(request)
+    status = status_of(err)
+    return err, _message(err, status), status, own_data(err)
 
 
 def get_error_from_request(request: web.Request) -> Exception:
@@ -150,21 +154,21 @@ def own_body(err: Exception) -> web.Response | None:
     return response
 
 
-def log_error(request: web.Request, context: ErrorContext) -> None:
+def log_error(request: web.Request, err: Exception, status: int) -> None:
     """As the shipped handlers do."""
-    level = logging.ERROR if context.status >= 500 else logging.INFO
-    if context.status == 504 and isinstance(context.err, asyncio.TimeoutError):
+    level = logging.ERROR if status >= 500 else logging.INFO
+    if status == 504 and isinstance(err, asyncio.TimeoutError):
         # The limit of a middleware: half an upload is enough to reach it, and
         # no client shall write errors to the log.
         level = logging.WARNING
-    if context.status < 400 or not logger.isEnabledFor(level):
+    if status < 400 or not logger.isEnabledFor(level):
         return
-    facts = logs.facts(request, status=context.status)
+    facts = logs.facts(request, status=status)
     logger.log(
         level,
-        "%(method)s %(path)s failed with %(status)s",
-        facts,
-        exc_info=context.err if level >= logging.WARNING else None,
+        "%s %s failed with %s",
+        *facts.values(),
+        exc_info=err if level >= logging.WARNING else None,
         extra=facts,
     )
 

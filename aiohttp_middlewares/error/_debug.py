@@ -12,7 +12,7 @@ from aiohttp import web
 
 from aiohttp_middlewares.error._context import (
     ErrorContext,
-    describe,
+    context_of,
     log_error,
 )
 from aiohttp_middlewares.error._handlers import negotiated
@@ -30,8 +30,8 @@ async def debug_error_handler(request: web.Request) -> web.Response:
     For development only: it shows your code, and what is in your messages,
     to whoever asks.
     """
-    context = describe(request)
-    log_error(request, context)
+    context = context_of(request)
+    log_error(request, context.err, context.status)
     return negotiated(
         request,
         context.status,
