@@ -152,7 +152,7 @@ def timeout_middleware(
             return await handler(request)
         except asyncio.CancelledError as err:
             if queue.cancelled(number):
-                start_over(request)
+                start_over(request.writer)
                 raise RequestTimeout from err
             raise
         finally:

@@ -540,7 +540,7 @@ async def test_answer_in_place_of_a_stream_that_never_left_is_framed_right(
         try:
             return await handler(request)
         except ZeroDivisionError:
-            start_over(request)
+            start_over(request.writer)
             return web.Response(status=500, text="sorry")
 
     app = web.Application(middlewares=[answers])

@@ -36,7 +36,7 @@ def started(request: web.Request) -> bool:
     return request.writer.output_size > 0
 
 
-def start_over(request: web.Request) -> None:
+def start_over(writer: Any) -> None:
     """Let another response take the place of one that did not leave.
 
     One that was given up while its headers were composed, by a signal handler
@@ -44,7 +44,11 @@ def start_over(request: web.Request) -> None:
     would come. aiohttp does not take that back: the body of the next would be
     framed in another way than its headers say.
     """
-    _start_over(request.writer)
+    try:
+        writer.chunked = False
+        writer._compress = None
+    except AttributeError:
+        pass  # a writer with slots, and others inside
 
 
 class Hook(ref[Any]):
@@ -132,7 +136,7 @@ class _LastCallHook(Hook):
             if done is not None:
                 await done
         except BaseException:
-            _start_over(writer)  # aiohttp may answer 500
+            start_over(writer)  # aiohttp may answer 500
             raise
         await self.go_on(writer, status_line, headers)
 
@@ -184,11 +188,3 @@ async def _end_and_release(
     await type(writer).write_eof(writer, chunk)
     for name in ("write_headers", "write", "write_eof"):
         writer.__dict__.pop(name, None)
-
-
-def _start_over(writer: Any) -> None:
-    try:
-        writer.chunked = False
-        writer._compress = None
-    except AttributeError:
-        pass  # a writer with slots, and others inside

@@ -231,7 +231,7 @@ async def get_error_response(
             return web.Response(status=499, reason="Client Closed Request")
         if started(request):
             _abort(err)
-        start_over(request)
+        start_over(request.writer)
         if ignore_exceptions and isinstance(err, ignore_exceptions):
             raise err
         if is_http(err) and err.status < 400:

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any, TypeGuard
 
 from aiohttp import ClientError, web
+from aiohttp.web import HTTPException
 
 from aiohttp_middlewares._core import logs
 from aiohttp_middlewares._core.keys import request_key
@@ -84,7 +85,7 @@ def set_error_to_request(request: web.Request, err: Exception) -> Exception:
 
 def is_http(err: Exception) -> TypeGuard[web.HTTPException]:
     # isinstance() takes long for a class that has an abstract base.
-    return web.HTTPException in type(err).__mro__
+    return HTTPException in type(err).__mro__
 
 
 def status_of(err: Exception) -> int:
