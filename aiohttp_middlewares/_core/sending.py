@@ -64,16 +64,16 @@ class Hook(ref[Any]):
     #: What stood there before: the hook of a middleware further out.
     outer: Callable[[str, Headers], Awaitable[None]] | None
 
-    async def __call__(  # type: ignore[override]
+    def __call__(  # type: ignore[override]
         self, status_line: str, headers: Headers
-    ) -> None:
+    ) -> Awaitable[None]:
         writer = self.writer()
         self.job(headers)
-        await self.go_on(writer, status_line, headers)
+        return self.go_on(writer, status_line, headers)
 
     def writer(self) -> Any:
         """It is there, as it is about to send. But it sends once only."""
-        writer: Any = super().__call__()
+        writer: Any = ref.__call__(self)
         if writer.output_size > 0:
             # aiohttp would write it into the body of the first.
             raise ClientConnectionResetError("A response was sent already")
