@@ -303,6 +303,8 @@ class _Choice:
 
     def handler(self, request: web.Request, err: Exception) -> Handler | None:
         by_url, found = self.urls.first(request, self.nothing)
+        if not self.others:
+            return found
         status = status_of(err)
         for position, key, handler in self.others:
             if position > by_url:
