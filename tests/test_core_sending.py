@@ -7,6 +7,7 @@ import re
 import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import ClientConnectionResetError, web
@@ -683,6 +684,37 @@ async def test_writer_that_cannot_be_wrapped_still_sends(
     response = await client.get(path, allow_redirects=False)
     assert response.status == status
     assert response.headers.getall("X-Mark", []) == decoration
+
+
+class Counter:
+    """Something of somebody else's that wraps the method as well."""
+
+    def __init__(self, writer: Any) -> None:
+        self.wrapped = writer.write_headers
+        writer.write_headers = self.write_headers
+
+    async def write_headers(
+        self, status_line: str, headers: CIMultiDict[str]
+    ) -> None:
+        headers["X-Counted"] = "yes"
+        await self.wrapped(status_line, headers)
+
+
+async def test_hooks_of_others_stay_in_place(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    @web.middleware
+    async def counts(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        Counter(request.writer)
+        return await handler(request)
+
+    client = await aiohttp_client(application(OUTER, counts, INNER))
+    for path in ("/returned", "/streamed", "/unhandled"):
+        response = await client.get(path)
+        assert response.headers["X-Counted"] == "yes"
+        assert response.headers.getall("X-Mark") == ["inner", "outer"]
 
 
 HELD = request_key("held", object)

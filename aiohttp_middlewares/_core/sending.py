@@ -61,7 +61,7 @@ class Hook(ref[Any]):
     __slots__ = ("job", "outer")
 
     job: Any
-    #: What stood there before: the hook of a middleware further out.
+    #: What stood in before: the hook of a middleware further out.
     outer: Callable[[str, Headers], Awaitable[None]] | None
 
     def __call__(  # type: ignore[override]
@@ -107,7 +107,9 @@ def before_sending(
         own = hook(writer)
         own.job = job
         outer = writer.write_headers
-        own.outer = None if type(outer) is MethodType else outer
+        if type(outer) is MethodType and outer.__self__ is writer:
+            outer = None  # that of its class
+        own.outer = outer
         writer.write_headers = own
     except (AttributeError, TypeError):
         pass  # a writer with slots: only what passes by gets decorated
