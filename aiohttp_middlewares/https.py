@@ -104,7 +104,7 @@ def https_middleware(
             return await handler(request)
         for name, value in wanted:
             lines = headers.getall(name, None)
-            if lines and (lines == [value] or _says(lines, name, value)):
+            if lines and _says(lines, name, value):
                 break
         else:
             return await handler(request)
@@ -147,6 +147,8 @@ def _wanted(
 
 
 def _says(lines: list[str], name: istr, value: str) -> bool:
+    if lines == [value] or (len(lines) == 1 and lines[0].lower() == value):
+        return True  # as most proxies have it
     said = elements(lines)
     if not said:
         return False

@@ -98,9 +98,10 @@ A shielded stream or long poll never learns that its client left.
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from contextlib import suppress
 from contextvars import Context, copy_context
+from types import coroutine
 from typing import Any, TypeAlias
 
 from aiohttp import ClientConnectionResetError, web
@@ -212,7 +213,7 @@ async def drain_shielded(app: web.Application) -> AsyncIterator[None]:
         await asyncio.wait(late)
 
 
-_Handle: TypeAlias = Callable[[], Coroutine[Any, Any, web.StreamResponse]]
+_Handling: TypeAlias = Coroutine[Any, Any, web.StreamResponse]
 _Task: TypeAlias = asyncio.Task[web.StreamResponse]
 #: The handlers at work. It keeps them: an event loop lets go of a task that
 #: only waits for something that nobody else knows.
@@ -223,19 +224,28 @@ _NONE: _Running = {}
 async def _shield(
     request: web.Request, handler: Handler, running: _Running
 ) -> web.StreamResponse:
+    context = copy_context()
     waiter: asyncio.Future[None] | None = None
 
     async def handle() -> web.StreamResponse:
         try:
+            if not _AT_ONCE:
+                await _pause()
+            # The client may have left by now.
+            if request.transport is None and request.content.is_eof():
+                _let_read(request)
             # Not each handler is a coroutine function: no view is.
             return await handler(request)
         finally:
+            if _COPIES_CONTEXT:
+                for variable, value in copy_context().items():
+                    context.run(variable.set, value)
             # A turn of the event loop earlier than a callback of the task.
             if waiter is not None and not waiter.done():
-                waiter.set_result(None)
+                with suppress(RuntimeError):  # the event loop is closed
+                    waiter.set_result(None)
 
-    context = copy_context()
-    task = _start(handle, request, context)
+    task = _start(handle(), request, context)
     try:
         if not task.done():
             waiter = task.get_loop().create_future()
@@ -252,15 +262,18 @@ async def _shield(
 
 
 _UNSET: Any = object()
+_AT_ONCE = sys.version_info >= (3, 12)
+#: Whether each task makes a copy of the context that it is given.
+_COPIES_CONTEXT = sys.version_info < (3, 11)
 
 if sys.version_info >= (3, 12):
 
     def _start(
-        handle: _Handle, request: web.Request, context: Context
+        handling: _Handling, request: web.Request, context: Context
     ) -> _Task:
         """Start at once: a handler that never waits needs no shield."""
         return asyncio.Task(
-            handle(),
+            handling,
             loop=asyncio.get_running_loop(),
             context=context,
             eager_start=True,
@@ -269,27 +282,23 @@ if sys.version_info >= (3, 12):
 else:
 
     def _start(
-        handle: _Handle, request: web.Request, context: Context
+        handling: _Handling, request: web.Request, context: Context
     ) -> _Task:
-        async def run() -> web.StreamResponse:
-            # The client may have left before this task had its first turn.
-            if request.transport is None and request.content.is_eof():
-                _let_read(request)
-            try:
-                return await handle()
-            finally:
-                if sys.version_info < (3, 11):
-                    # There a task makes a copy of the context.
-                    for variable, value in copy_context().items():
-                        context.run(variable.set, value)
-
+        # As far as to its pause: should its task be cancelled before the first
+        # turn, it still does what it has to do at its end.
+        handling.send(None)
         # get_running_loop() would be a system call.
         loop = request.task.get_loop()
         if not isinstance(loop, asyncio.AbstractEventLoop):
             loop = asyncio.get_running_loop()  # a test made up the request
-        if sys.version_info < (3, 11):
-            return context.run(loop.create_task, run())
-        return asyncio.Task(run(), loop=loop, context=context)
+        if sys.version_info >= (3, 11):
+            return asyncio.Task(handling, loop=loop, context=context)
+        return context.run(loop.create_task, handling)
+
+
+@coroutine
+def _pause() -> Generator[None, None, None]:
+    yield
 
 
 async def _outlast(

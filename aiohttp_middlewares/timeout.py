@@ -157,7 +157,7 @@ def timeout_middleware(
             raise
         finally:
             if queue.waiting.pop(number, None) is None:
-                queue.cancelled(number)
+                queue.cancelled(number)  # which forgets it
 
     return timeout
 
@@ -171,10 +171,11 @@ class _Clock:
 
     def start(self) -> "_Queue":
         loop = asyncio.get_running_loop()
-        if self.queue is None or self.queue.loop is not loop:
+        queue = self.queue
+        if queue is None or queue.loop is not loop:
             # One application may be run by one event loop after the other.
-            self.queue = _Queue(loop, self.seconds)
-        return self.queue
+            queue = self.queue = _Queue(loop, self.seconds)
+        return queue
 
 
 if sys.version_info >= (3, 11):

@@ -6,7 +6,9 @@ import gzip
 import re
 import weakref
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from types import MethodType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -686,35 +688,63 @@ async def test_writer_that_cannot_be_wrapped_still_sends(
     assert response.headers.getall("X-Mark", []) == decoration
 
 
-class Counter:
-    """Something of somebody else's that wraps the method as well."""
+async def counting(
+    writer: Any, status_line: str, headers: CIMultiDict[str]
+) -> None:
+    headers["X-Counted"] = "yes"
+    await type(writer).write_headers(writer, status_line, headers)
 
+
+class Counter:
     def __init__(self, writer: Any) -> None:
-        self.wrapped = writer.write_headers
-        writer.write_headers = self.write_headers
+        self.writer = writer
 
     async def write_headers(
         self, status_line: str, headers: CIMultiDict[str]
     ) -> None:
-        headers["X-Counted"] = "yes"
-        await self.wrapped(status_line, headers)
+        await counting(self.writer, status_line, headers)
 
 
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda writer: Counter(writer).write_headers,
+        lambda writer: MethodType(counting, writer),
+        lambda writer: partial(counting, writer),
+    ],
+)
 async def test_hooks_of_others_stay_in_place(
-    aiohttp_client: AiohttpClient,
+    aiohttp_client: AiohttpClient, hook: Callable[[Any], Any]
 ) -> None:
     @web.middleware
     async def counts(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        Counter(request.writer)
+        writer: Any = request.writer
+        writer.write_headers = hook(writer)
         return await handler(request)
 
-    client = await aiohttp_client(application(OUTER, counts, INNER))
+    client = await aiohttp_client(application(counts, OUTER, INNER))
     for path in ("/returned", "/streamed", "/unhandled"):
         response = await client.get(path)
         assert response.headers["X-Counted"] == "yes"
         assert response.headers.getall("X-Mark") == ["inner", "outer"]
+
+
+def test_writer_with_slots_is_left_alone() -> None:
+    class Slotted:
+        __slots__ = ("__weakref__", "output_size")
+
+        async def write_headers(self, line: str, headers: object) -> None:
+            pass
+
+        async def write_eof(self, chunk: bytes = b"") -> None:
+            pass
+
+    request: Any = SimpleNamespace(writer=Slotted())
+    before_sending(request, lambda headers: None)
+    on_last_call(request, lambda status, headers: None)
+    only_one_response(request)
 
 
 HELD = request_key("held", object)

@@ -91,6 +91,11 @@ FORWARDED = {"Forwarded": "https"}
         (None, [("Forwarded", "proto=https")], False),
         # H3: without case, and of a list the last element counts.
         (None, [("X-Forwarded-Proto", "HTTPS")], True),
+        (
+            {"Cf-Visitor": '{"a":1,"scheme":"https"}'},
+            [("Cf-Visitor", '{"A":1,"Scheme":"HTTPS"}')],
+            True,
+        ),
         (None, [("X-Forwarded-Proto", "wss")], True),
         (None, [("X-Forwarded-Proto", "ws")], False),
         (None, [("X-Forwarded-Proto", "https,https")], True),

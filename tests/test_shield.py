@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientConnectionResetError, hdrs, web
+from aiohttp.test_utils import make_mocked_request
 from live import Connection, Live, complaints, eventually, live, soon
 from pytest_aiohttp.plugin import AiohttpClient
 from yarl import URL
@@ -239,6 +240,105 @@ async def test_body_may_be_read_when_the_client_left_before_the_handler_began(
         client.leave()
     assert bodies == [b"hello"]
     assert logged(caplog) == []
+
+
+async def test_body_may_be_read_when_the_client_left_before_the_shield_began(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bodies: list[bytes] = []
+    waiting = asyncio.Event()
+    go_on = asyncio.Event()
+    requests: list[web.Request] = []
+
+    @web.middleware
+    async def waits(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        await eventually(request.content.is_eof)
+        requests.append(request)
+        waiting.set()
+        await go_on.wait()
+        return await handler(request)
+
+    async def reads(request: web.Request) -> web.Response:
+        bodies.append(await request.read())
+        return web.Response()
+
+    app = application(waits, POST, reads=reads)
+    async with live(app, handler_cancellation=False) as server:
+        client = await server.connect()
+        client.send("POST /reads", b"hello")
+        await waiting.wait()
+        client.leave()
+        await eventually(lambda: requests[0].transport is None)
+        go_on.set()
+        await eventually(lambda: bodies or logged(caplog))
+    assert bodies == [b"hello"]
+    assert logged(caplog) == []
+
+
+async def test_handler_cancelled_before_its_first_turn_keeps_nobody_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def slow(request: web.Request) -> web.Response:
+        await asyncio.sleep(LONG)
+        return web.Response()
+
+    @web.middleware
+    async def others_cancelled(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        before = asyncio.all_tasks()
+
+        def cancel() -> None:
+            for task in asyncio.all_tasks() - before:
+                task.cancel()
+
+        asyncio.get_running_loop().call_soon(cancel)
+        return await handler(request)
+
+    async with live(application(others_cancelled, POST, slow=slow)) as server:
+        client = await server.connect()
+        client.send("POST /slow")
+        assert await asyncio.wait_for(client.reader.read(), 5) == b""
+        client.leave()
+    assert len(logged(caplog)) == 1
+
+
+async def left_waiting() -> None:
+    """Leave a shielded handler at work, as none does that is served."""
+    loop = asyncio.get_running_loop()
+    waiting = loop.create_future()
+
+    async def waits(request: web.Request) -> web.Response:
+        await waiting
+        return web.Response()
+
+    shield = shield_middleware(methods=["POST"])
+    request = make_mocked_request("POST", "/")
+
+    async def visit() -> None:
+        await shield(request, waits)
+
+    task = loop.create_task(visit())
+    await asyncio.sleep(SHORT)
+    assert not task.done()
+
+
+def test_event_loop_may_be_closed_on_a_handler_at_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unraisable: list[str] = []
+    monkeypatch.setattr(
+        sys, "unraisablehook", lambda found: unraisable.append(str(found))
+    )
+    # It tells of tasks that are lost, as these are.
+    monkeypatch.setattr(logging.getLogger("asyncio"), "disabled", True)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(left_waiting())
+    loop.close()
+    gc.collect()
+    assert unraisable == []
 
 
 # Which requests

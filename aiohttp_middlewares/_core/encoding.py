@@ -59,7 +59,7 @@ class _EncodingHook(Hook):
     async def __call__(  # type: ignore[override]
         self, status_line: str, headers: Headers
     ) -> None:
-        writer = self.writer()
+        writer = self.begin()
         earlier = getattr(writer.write, "__self__", None)
         if isinstance(earlier, _Encoding) and earlier.headers is not headers:
             earlier.withdraw()  # that response was given up before it was sent

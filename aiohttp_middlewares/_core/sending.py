@@ -15,7 +15,6 @@ The body passes ``write`` and ``write_eof`` of the same writer: see
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from types import MethodType
 from typing import Any, TypeAlias
 from weakref import ref
 
@@ -67,12 +66,12 @@ class Hook(ref[Any]):
     def __call__(  # type: ignore[override]
         self, status_line: str, headers: Headers
     ) -> Awaitable[None]:
-        writer = self.writer()
+        writer = self.begin()
         self.job(headers)
         return self.go_on(writer, status_line, headers)
 
-    def writer(self) -> Any:
-        """It is there, as it is about to send. But it sends once only."""
+    def begin(self) -> Any:
+        """The writer: it is there, as it is about to send, and for once."""
         writer: Any = ref.__call__(self)
         if writer.output_size > 0:
             # aiohttp would write it into the body of the first.
@@ -106,10 +105,7 @@ def before_sending(
     try:
         own = hook(writer)
         own.job = job
-        outer = writer.write_headers
-        if type(outer) is MethodType and outer.__self__ is writer:
-            outer = None  # that of its class
-        own.outer = outer
+        own.outer = writer.__dict__.get("write_headers")
         writer.write_headers = own
     except (AttributeError, TypeError):
         pass  # a writer with slots: only what passes by gets decorated
@@ -132,7 +128,7 @@ class _LastCallHook(Hook):
     async def __call__(  # type: ignore[override]
         self, status_line: str, headers: Headers
     ) -> None:
-        writer = self.writer()
+        writer = self.begin()
         try:
             done = self.job(int(status_line.split(" ", 2)[1]), headers)
             if done is not None:
@@ -179,7 +175,7 @@ def release_at_end(writer: Any) -> None:
     For jobs that may refer to the request, which refers to the writer.
     """
     with suppress(AttributeError):
-        if "write_eof" not in vars(writer):
+        if "write_eof" not in writer.__dict__:
             writer.write_eof = partial(_end_and_release, ref(writer))
 
 

@@ -168,7 +168,9 @@ def log_error(request: web.Request, err: Exception, status: int) -> None:
     logger.log(
         level,
         "%s %s failed with %s",
-        *facts.values(),
+        facts["method"],
+        facts["path"],
+        status,
         exc_info=err if level >= logging.WARNING else None,
         extra=facts,
     )
