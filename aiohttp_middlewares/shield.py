@@ -92,7 +92,8 @@ Read the body first. Once a timeout outside has answered, aiohttp refuses to
 give what was not read yet, and closes the uploaded files. With
 ``handler_cancellation=False`` it does so as soon as the client leaves.
 
-A shielded stream or long poll never learns that its client left.
+A shielded stream or long poll never learns that its client left. The task of
+a handler is ``asyncio.Task``, whatever ``loop.set_task_factory()`` was given.
 """
 
 import asyncio
@@ -293,7 +294,7 @@ else:
             loop = asyncio.get_running_loop()  # a test made up the request
         if sys.version_info >= (3, 11):
             return asyncio.Task(handling, loop=loop, context=context)
-        return context.run(loop.create_task, handling)
+        return context.run(asyncio.Task, handling, loop=loop)
 
 
 @coroutine
