@@ -147,7 +147,7 @@ def _wanted(
 
 
 def _says(lines: list[str], name: istr, value: str) -> bool:
-    if lines == [value] or (len(lines) == 1 and lines[0].lower() == value):
+    if len(lines) == 1 and lines[0].lower() == value:
         return True  # as most proxies have it
     said = elements(lines)
     if not said:

@@ -17,17 +17,12 @@ def cloned(request: web.Request, **changes: Any) -> web.Request:
 
     :raises RuntimeError: the body of the request has been read.
     """
-    if "scheme" not in changes:
-        changes["scheme"] = request.scheme
-    if "remote" not in changes:
-        changes["remote"] = request.remote
+    kept: dict[str, Any] = {"scheme": request.scheme, "remote": request.remote}
     if request.raw_path.startswith(("/", "*")):
-        if "host" not in changes:
-            changes["host"] = request.host
+        kept["host"] = request.host
     else:
         # From here on the target is a path. Of an absolute one aiohttp takes
         # no host with a port, and keeps the port that stands there.
-        if "host" not in changes:
-            changes["host"] = authority_text(request)
-        changes["rel_url"] = request.rel_url if request.path else URL("/")
-    return request.clone(**changes)
+        kept["host"] = authority_text(request)
+        kept["rel_url"] = request.rel_url if request.path else URL("/")
+    return request.clone(**(kept | changes))
