@@ -80,7 +80,7 @@ from aiohttp import StreamReader, hdrs, web
 from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.cloning import cloned
+from aiohttp_middlewares._core.requests import cloned
 from aiohttp_middlewares._core.sending import on_last_call
 from aiohttp_middlewares._core.urls import UrlMap, url_matcher
 from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls

@@ -91,8 +91,8 @@ from aiohttp import web
 from multidict import CIMultiDict, istr
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares._core.headers import VARY, add_elements
-from aiohttp_middlewares._core.origins import Origins, is_origin
+from aiohttp_middlewares._core.grammar.fields import VARY, add_elements
+from aiohttp_middlewares._core.grammar.origins import Origins, is_origin
 from aiohttp_middlewares._core.sending import (
     RESPONSES,
     Decorator,

@@ -69,13 +69,13 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.authority import (
+from aiohttp_middlewares._core.grammar.authority import (
     DEFAULT_PORTS,
     Authority,
-    authority_of,
     parse_authority,
 )
-from aiohttp_middlewares._core.origins import Origins
+from aiohttp_middlewares._core.grammar.origins import Origins
+from aiohttp_middlewares._core.requests import authority_of
 from aiohttp_middlewares._core.urls import url_matcher
 from aiohttp_middlewares.annotations import (
     Handler,

@@ -54,9 +54,9 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares._core.cloning import cloned
-from aiohttp_middlewares._core.headers import elements, parameters
-from aiohttp_middlewares._core.peers import PeerCollection, Peers
+from aiohttp_middlewares._core.grammar.fields import elements, parameters
+from aiohttp_middlewares._core.grammar.networks import PeerCollection, Peers
+from aiohttp_middlewares._core.requests import cloned
 from aiohttp_middlewares.annotations import (
     DictStrStr,
     Handler,

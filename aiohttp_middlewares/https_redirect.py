@@ -61,7 +61,7 @@ import logging
 from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.authority import authority_of, moved
+from aiohttp_middlewares._core.requests import authority_of, moved
 from aiohttp_middlewares._core.urls import url_matcher
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 

@@ -92,9 +92,13 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy, istr
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares._core.authority import parse_authority
-from aiohttp_middlewares._core.cloning import cloned
-from aiohttp_middlewares._core.peers import Address, PeerCollection, Peers
+from aiohttp_middlewares._core.grammar.authority import parse_authority
+from aiohttp_middlewares._core.grammar.networks import (
+    Address,
+    PeerCollection,
+    Peers,
+)
+from aiohttp_middlewares._core.requests import cloned
 from aiohttp_middlewares.annotations import DictStrStr, Handler, Middleware
 
 FAMILIES = ("x-forwarded", "forwarded")

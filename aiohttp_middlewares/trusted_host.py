@@ -66,13 +66,12 @@ from typing import NamedTuple
 from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.authority import (
+from aiohttp_middlewares._core.grammar.authority import (
     Authority,
-    authority_text,
-    moved,
     parse_authority,
 )
-from aiohttp_middlewares._core.peers import Address, Network, Peers
+from aiohttp_middlewares._core.grammar.networks import Address, Network, Peers
+from aiohttp_middlewares._core.requests import authority_text, moved
 from aiohttp_middlewares._core.urls import url_matcher
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 

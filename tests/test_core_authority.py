@@ -8,14 +8,16 @@ from hypothesis import strategies as st
 from pytest_aiohttp.plugin import AiohttpServer
 from raw import head, raw
 
-from aiohttp_middlewares._core.authority import (
+from aiohttp_middlewares._core.grammar.authority import (
     Authority,
-    authority_of,
-    authority_text,
-    moved,
     parse_authority,
 )
-from aiohttp_middlewares._core.cloning import cloned
+from aiohttp_middlewares._core.requests import (
+    authority_of,
+    authority_text,
+    cloned,
+    moved,
+)
 
 # The grammar
 # ===========

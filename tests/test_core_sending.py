@@ -18,7 +18,7 @@ from multidict import CIMultiDict
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import head, raw
 
-from aiohttp_middlewares._core.headers import VARY, add_elements
+from aiohttp_middlewares._core.grammar.fields import VARY, add_elements
 from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares._core.sending import (
     RESPONSES,

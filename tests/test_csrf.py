@@ -19,7 +19,7 @@ from aiohttp_middlewares import (
     https_middleware,
     proxy_headers_middleware,
 )
-from aiohttp_middlewares._core.authority import Authority
+from aiohttp_middlewares._core.grammar.authority import Authority
 from aiohttp_middlewares.csrf import _is_own
 
 HOST = {"Host": "example.com"}

@@ -11,8 +11,8 @@ from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import head, raw
 
 from aiohttp_middlewares import https_middleware
+from aiohttp_middlewares._core.grammar.networks import PeerCollection
 from aiohttp_middlewares._core.keys import request_key
-from aiohttp_middlewares._core.peers import PeerCollection
 from aiohttp_middlewares.annotations import Handler, Middleware
 from aiohttp_middlewares.https import DEFAULT_MATCH_HEADERS
 

@@ -17,7 +17,7 @@ from aiohttp_middlewares import (
     https_redirect_middleware,
     proxy_headers_middleware,
 )
-from aiohttp_middlewares._core.authority import parse_authority
+from aiohttp_middlewares._core.grammar.authority import parse_authority
 
 
 def application(**options: Any) -> web.Application:

@@ -58,13 +58,14 @@ def read(path: Path) -> str:
 #: room's own place is the room: rooms never import each other, and the
 #: client's rooms and the server's do not know of each other.
 REACHES = {
-    "list": {"room", "door", "core", "words"},
-    "client list": {"client room", "core", "words"},
-    "room": {"core", "words"},
-    "client room": {"client core", "core", "words"},
-    "client core": {"client core", "core", "words"},
+    "list": {"room", "door", "core", "grammar", "words"},
+    "client list": {"client room", "core", "grammar", "words"},
+    "room": {"core", "grammar", "words"},
+    "client room": {"client core", "core", "grammar", "words"},
+    "client core": {"client core", "core", "grammar", "words"},
     "door": {"core", "words"},
-    "core": {"words"},
+    "core": {"grammar", "words"},
+    "grammar": {"words"},
     "words": set(),
 }
 
@@ -84,6 +85,8 @@ def place_of(name: str) -> tuple[str, str]:
             return "client core", ""
         case ["client", room, *_]:
             return "client room", room
+        case ["_core", "grammar", *_]:
+            return "grammar", ""
         case ["_core", *_]:
             return "core", ""
         case ["annotations" | "constants"]:

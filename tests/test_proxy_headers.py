@@ -19,7 +19,7 @@ from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import head, raw
 
 from aiohttp_middlewares import proxy_headers, proxy_headers_middleware
-from aiohttp_middlewares._core.peers import Peers
+from aiohttp_middlewares._core.grammar.networks import Peers
 from aiohttp_middlewares.annotations import Handler
 
 PROXIES = ["127.0.0.1", "10.0.0.0/8", "2001:db8:1::/48"]

@@ -94,7 +94,7 @@ from multidict import CIMultiDict, istr
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.encoding import Bytes, encode_body
-from aiohttp_middlewares._core.headers import (
+from aiohttp_middlewares._core.grammar.fields import (
     VARY,
     add_elements,
     elements,

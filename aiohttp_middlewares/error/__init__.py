@@ -93,7 +93,11 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.headers import VARY, add_elements, elements
+from aiohttp_middlewares._core.grammar.fields import (
+    VARY,
+    add_elements,
+    elements,
+)
 from aiohttp_middlewares._core.sending import RESPONSES, start_over, started
 from aiohttp_middlewares._core.urls import UrlMap
 from aiohttp_middlewares.annotations import ExceptionType, Handler, Middleware

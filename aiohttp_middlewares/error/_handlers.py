@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 from multidict import CIMultiDict
 
-from aiohttp_middlewares._core.headers import best_media_type
+from aiohttp_middlewares._core.grammar.fields import best_media_type
 from aiohttp_middlewares.error._context import (
     ErrorContext,
     context_of,

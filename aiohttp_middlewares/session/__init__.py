@@ -108,7 +108,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.headers import VARY, add_elements
+from aiohttp_middlewares._core.grammar.fields import VARY, add_elements
 from aiohttp_middlewares._core.sending import on_last_call
 from aiohttp_middlewares.annotations import Handler, Middleware
 

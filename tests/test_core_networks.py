@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientSession, ServerDisconnectedError, UnixConnector, web
 from pytest_aiohttp.plugin import AiohttpClient
 
-from aiohttp_middlewares._core.peers import PeerCollection, Peers
+from aiohttp_middlewares._core.grammar.networks import PeerCollection, Peers
 
 WHAT = "some_middleware trusted"
 

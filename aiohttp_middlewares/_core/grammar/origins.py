@@ -5,7 +5,7 @@ import re
 from yarl import URL
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares._core.authority import DEFAULT_PORTS
+from aiohttp_middlewares._core.grammar.authority import DEFAULT_PORTS
 
 
 def is_origin(origin: str) -> bool:

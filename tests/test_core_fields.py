@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from aiohttp_middlewares._core.headers import (
+from aiohttp_middlewares._core.grammar.fields import (
     VARY,
     add_elements,
     best_media_type,

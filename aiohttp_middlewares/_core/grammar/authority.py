@@ -6,11 +6,8 @@ its parser.
 
 import ipaddress
 import re
-from string import printable
 from typing import NamedTuple
-from urllib.parse import quote
 
-from aiohttp import hdrs, web
 from yarl import URL
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
@@ -26,29 +23,6 @@ class Authority(NamedTuple):
     def __str__(self) -> str:
         return self.host if self.port is None else f"{self.host}:{self.port}"
 
-
-def authority_text(request: web.Request) -> str | None:
-    """The host of a request with its port, as it was sent.
-
-    It is that of an absolute target (RFC 9112 3.2.2), else of the ``Host``
-    field, if there is just one; a clone may have replaced either.
-    """
-    if request.raw_path[:1] in _NO_HOST:
-        # request.host alone would make up for a missing field.
-        one = len(request.headers.getall(hdrs.HOST, ())) == 1
-        return request.host if one else None
-    # request.host has lost the port here.
-    return request.url.raw_authority
-
-
-def authority_of(request: web.Request) -> Authority | None:
-    """The host of a request; ``None`` if it is missing or malformed."""
-    text = authority_text(request)
-    return None if text is None else parse_authority(text)
-
-
-#: How a target begins that has no host in it.
-_NO_HOST = frozenset(["/", "*"])
 
 # RFC 3986 3.2.2 and 3.2.3. An empty port is allowed there, and never meant.
 _AUTHORITY = re.compile(
@@ -96,21 +70,3 @@ def _parse_literal(literal: str) -> str | None:
         return f"[{ipaddress.IPv6Address(literal)}]"
     except ValueError:
         return f"[{literal.lower()}]" if _FUTURE.fullmatch(literal) else None
-
-
-def moved(
-    request: web.Request, scheme: str, host: str, port: int | None = None
-) -> URL:
-    """The URL of the same resource elsewhere, for ``Location``."""
-    authority = Authority(
-        host, None if port == DEFAULT_PORTS.get(scheme) else port
-    )
-    target = request.raw_path
-    if not target.startswith("/"):
-        target = "" if target == "*" else str(request.rel_url) or "/"
-    # A header may hold ASCII only; what was escaped stays as it was.
-    sent = target.encode("utf-8", "surrogateescape")
-    return URL(
-        f"{scheme}://{authority}{quote(sent, safe=printable.strip())}",
-        encoded=True,
-    )
