@@ -93,11 +93,7 @@ from multidict import CIMultiDict, istr
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.grammar.fields import VARY, add_elements
 from aiohttp_middlewares._core.grammar.origins import Origins, is_origin
-from aiohttp_middlewares._core.sending import (
-    RESPONSES,
-    Decorator,
-    before_sending,
-)
+from aiohttp_middlewares._core.sending import Decoration, Decorator
 from aiohttp_middlewares._core.urls import match_path, url_matcher
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -255,14 +251,9 @@ def cors_middleware(
                 return preflight.answer(request, admit)
             else:  # somebody further in may have another policy
                 decorator = _vary_by_preflight
-        before_sending(request, decorator)
-        try:
-            response = await handler(request)
-        except web.HTTPException as exc:
-            decorator(exc.headers)
-            raise
-        if isinstance(response, RESPONSES):
-            decorator(response.headers)
+        decoration = Decoration(request, decorator)
+        response = await handler(request)
+        decoration.passes(request, response)
         return response
 
     return cors
@@ -424,7 +415,7 @@ def _ask(
                 )
         except Exception:
             # Whatever is answered now, another origin may get another answer.
-            before_sending(request, _vary_by_origin)
+            Decoration(request, _vary_by_origin)
             raise
         return policy(origin) if verdict else None
 

@@ -33,9 +33,9 @@ from aiohttp_middlewares.annotations import Handler, Middleware
 from aiohttp_middlewares.compression import (
     DEFAULT_CONTENT_TYPES,
     DEFAULT_LEVELS,
-    _Negotiation,
 )
 from aiohttp_middlewares.compression._codecs import factories
+from aiohttp_middlewares.compression._plan import Negotiation
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -230,7 +230,7 @@ async def test_encodings_that_are_named_are_used_in_their_order(
 def test_any_accept_encoding_gives_an_encoding_that_it_names(
     accept: str,
 ) -> None:
-    encoding = _Negotiation(("zstd", "br", "gzip"))(accept)
+    encoding = Negotiation(("zstd", "br", "gzip"))(accept)
     assert encoding in {None, "zstd", "br", "gzip"}
     if encoding is not None:
         assert re.search(rf"{encoding}|\*", accept)

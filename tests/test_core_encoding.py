@@ -8,8 +8,8 @@ from multidict import CIMultiDict
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import head, raw
 
-from aiohttp_middlewares._core.encoding import Bytes, encode_body
-from aiohttp_middlewares._core.sending import on_last_call
+from aiohttp_middlewares._core.encoding import EncodedBody
+from aiohttp_middlewares._core.sending import Bytes, before_sending
 from aiohttp_middlewares.annotations import Handler, Middleware
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
@@ -31,17 +31,26 @@ class Brackets:
     async def end(self) -> bytes:
         return b"."
 
+    def withdraw(self) -> None:
+        self.headers["X-Withdrawn"] = "yes"
+
 
 def encodes(calls: list[str], *, only: int | None = None) -> Middleware:
     @web.middleware
     async def encodes(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        def choose(status: int, headers: CIMultiDict[str]) -> Brackets | None:
-            calls.append(f"choose {status}")
-            return Brackets(headers) if only in (None, status) else None
+        version = request.version
 
-        encode_body(request, choose)
+        def choose(
+            status: int, headers: CIMultiDict[str]
+        ) -> EncodedBody | None:
+            calls.append(f"choose {status}")
+            if only not in (None, status):
+                return None
+            return EncodedBody(version, headers, Brackets(headers))
+
+        before_sending(request, choose)
         return await handler(request)
 
     return encodes
@@ -52,7 +61,7 @@ def says(calls: list[str], name: str) -> Middleware:
     async def says(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        on_last_call(request, lambda status, headers: calls.append(name))
+        before_sending(request, lambda status, headers: calls.append(name))
         return await handler(request)
 
     return says
@@ -175,7 +184,13 @@ async def test_encoder_that_fails_cuts_the_connection(
     async def fails(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        encode_body(request, lambda status, headers: Fails(headers))
+        version = request.version
+        before_sending(
+            request,
+            lambda status, headers: EncodedBody(
+                version, headers, Fails(headers)
+            ),
+        )
         return await handler(request)
 
     server = await aiohttp_server(app_of(streamed, fails))
@@ -195,7 +210,7 @@ async def test_last_call_that_fails_leaves_no_chunks_behind(
             if status == 200:
                 raise ZeroDivisionError
 
-        on_last_call(request, call)
+        before_sending(request, call)
         return await handler(request)
 
     outside = [encodes([])] if compression else []

@@ -1535,9 +1535,7 @@ async def test_expectations_that_fail_are_answered_before_any_middleware(
 async def test_raised_answer_stays_what_it_is(
     aiohttp_client: AiohttpClient, origin: str | None
 ) -> None:
-    # C4, C5, C6
     raised = []
-    seen = []
 
     @web.middleware
     async def seeing(
@@ -1547,7 +1545,8 @@ async def test_raised_answer_stays_what_it_is(
             return await handler(request)
         except web.HTTPException as exc:
             raised.append(exc)
-            seen.append(said_in(exc.headers))
+            # It may be one object for many requests.
+            assert said_in(exc.headers) == {}
             raise
 
     login = web.HTTPFound("/home", headers={"X-Own": "1"}, reason="Welcome")
@@ -1563,7 +1562,7 @@ async def test_raised_answer_stays_what_it_is(
     )
     answer = await ask(client, origin)
     assert raised == [login]
-    assert seen == [said(answer)]
+    assert said(answer)["Vary"] == "Origin"
     assert (answer.status, answer.reason) == (302, "Welcome")
     assert answer.headers["Location"] == "/home"
     assert answer.headers["X-Own"] == "1"

@@ -6,19 +6,11 @@ its ``write`` and ``write_eof``, which are public methods as well.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
-from aiohttp import ClientConnectionResetError, hdrs, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import ClientConnectionResetError, HttpVersion11, hdrs
 
-from aiohttp_middlewares._core.sending import (
-    Headers,
-    Hook,
-    before_sending,
-    release_at_end,
-)
-
-Bytes: TypeAlias = bytes | bytearray | memoryview
+from aiohttp_middlewares._core.sending import Body, Bytes, Departure, Headers
 
 
 class Encoder(Protocol):
@@ -33,64 +25,52 @@ class Encoder(Protocol):
     async def end(self) -> bytes:
         """What follows the last part."""
 
+    def withdraw(self) -> None:
+        """Have the headers say again what they said of the plain body."""
 
-#: Gets the status and the headers of what is really sent, may change these.
-EncoderChoice: TypeAlias = Callable[[int, Headers], Encoder | None]
+
+class NoBody(Body):
+    """Takes a body that must not be sent, such as that to a ``HEAD``.
+
+    aiohttp sends what a handler writes to a stream there, and the client
+    takes it for its next answer.
+    """
+
+    async def write(
+        self, departure: Departure, chunk: Bytes, **options: Any
+    ) -> None:
+        pass
+
+    async def write_eof(self, departure: Departure, chunk: Bytes) -> None:
+        await departure.send_eof(b"")
 
 
-def encode_body(request: web.Request, choose: EncoderChoice) -> None:
-    """Send the body through the encoder that ``choose(status, headers)`` gives.
+NO_BODY = NoBody()
 
-    It is asked as a last call is, and gives ``None`` for a body to leave
-    alone. Else the headers announce a body in chunks, or for HTTP/1.0 one that
-    ends with the connection. A body that comes in one piece before they are
-    out, as that of a ``web.Response`` does, gets its length instead.
 
-    A file that aiohttp hands to the kernel does not go through the encoder:
+class EncodedBody(Body):
+    """Sends a body through an encoder: for a job to return.
+
+    The headers announce it in chunks, or to HTTP/1.0 as one that ends with
+    the connection. One that comes in one piece before they are out, as that
+    of a ``web.Response`` does, gets its length instead.
+
+    A file that aiohttp hands to the kernel does not pass here:
     ``FileResponse.enable_compression(ContentCoding.identity)`` prevents that.
     """
-    before_sending(request, choose, _EncodingHook)
-    release_at_end(request.writer)
-
-
-class _EncodingHook(Hook):
-    __slots__ = ()
-
-    async def __call__(  # type: ignore[override]
-        self, status_line: str, headers: Headers
-    ) -> None:
-        writer = self.begin()
-        earlier = getattr(writer.write, "__self__", None)
-        if isinstance(earlier, _Encoding) and earlier.headers is not headers:
-            earlier.withdraw()  # that response was given up before it was sent
-        encoder = self.job(int(status_line.split(" ", 2)[1]), headers)
-        if encoder is not None:
-            _Encoding(writer, status_line, headers, encoder)
-        await self.go_on(writer, status_line, headers)
-
-
-class _Encoding:
-    """Stands in for ``write`` and ``write_eof`` of one writer."""
 
     def __init__(
-        self,
-        writer: AbstractStreamWriter,
-        status_line: str,
-        headers: Headers,
-        encoder: Encoder,
+        self, version: tuple[int, int], headers: Headers, encoder: Encoder
     ) -> None:
-        self.writer = writer
-        self.status_line = status_line
         self.headers = headers
         self.encoder = encoder
-        self.plain_write: Callable[..., Awaitable[None]] = writer.write
-        self.plain_write_eof: Callable[..., Awaitable[None]] = writer.write_eof
         #: Whether a body in one piece gets a Content-Length.
         self.sized = hdrs.TRANSFER_ENCODING not in headers
-        length = headers.popall(hdrs.CONTENT_LENGTH, None)
+        self.announced = headers.popall(hdrs.CONTENT_LENGTH, None)
         #: How much of what the handler announced is still to be written.
-        self.missing = None if length is None else int(length[0])
-        self.chunked = not status_line.startswith("HTTP/1.0")
+        self.missing = None if not self.announced else int(self.announced[0])
+        # RFC 9112 6.1: never to a client of an earlier version.
+        self.chunked = version >= HttpVersion11
         if self.chunked:
             headers[hdrs.TRANSFER_ENCODING] = "chunked"
         self.streamed = False
@@ -99,63 +79,65 @@ class _Encoding:
         # result was lost cannot be made good.
         self.turn = asyncio.Lock()
         self.broken = False
-        self.replace(self.write, self.write_eof)
 
-    def withdraw(self) -> None:
-        self.replace(self.plain_write, self.plain_write_eof)
-
-    def replace(
-        self,
-        write: Callable[..., Awaitable[None]],
-        write_eof: Callable[..., Awaitable[None]],
+    async def write(
+        self, departure: Departure, chunk: Bytes, **options: Any
     ) -> None:
-        self.writer.write = write  # type: ignore[method-assign, assignment]
-        self.writer.write_eof = write_eof  # type: ignore[method-assign, assignment]
-
-    async def write(self, chunk: Bytes, **options: Any) -> None:
         async with self.turn:
-            self.stream()
-            encoded = await self.encoded(self.encoder.more, self.part(chunk))
-            await self.plain_write(encoded, **options)
-
-    async def write_eof(self, chunk: Bytes = b"") -> None:
-        async with self.turn:
-            if self.ended:
-                return
-            if self.streamed or self.writer.output_size > 0:
-                last = await self.last_part(chunk)
-            else:
-                last = await self.encoded(self.encoder.whole, chunk)
-                await self.correct_headers(len(last))
-            self.ended = True
-            await self.plain_write_eof(last)
-
-    async def last_part(self, chunk: Bytes) -> bytes:
-        self.stream()
-        last: bytes = await self.encoded(self.encoder.more, self.part(chunk))
-        if self.missing:
-            # In chunks it would look complete.
-            raise ClientConnectionResetError(
-                "The body is shorter than its Content-Length"
+            self.stream(departure)
+            encoded = await self.encoded(
+                departure, self.encoder.more, self.part(chunk)
             )
-        last += await self.encoded(self.encoder.end)
+            await departure.send(encoded, **options)
+
+    async def write_eof(self, departure: Departure, chunk: Bytes) -> None:
+        async with self.turn:
+            begun = self.streamed or departure.writer.output_size > 0
+            part = self.last_part if begun else self.only_part
+            last = await part(departure, chunk)
+            self.ended = True
+            await departure.send_eof(last)
+            self.complete()
+
+    async def last_part(self, departure: Departure, chunk: Bytes) -> Bytes:
+        self.stream(departure)
+        last: bytes = await self.encoded(
+            departure, self.encoder.more, self.part(chunk)
+        )
+        self.complete()  # else it would look so, in chunks
+        last += await self.encoded(departure, self.encoder.end)
         return last
 
-    async def correct_headers(self, size: int) -> None:
+    async def only_part(self, departure: Departure, chunk: Bytes) -> Bytes:
+        last: Bytes = self.part(chunk)
+        if self.missing:
+            # It goes out as it would without us, and then is cut.
+            self.encoder.withdraw()
+            size = int((self.announced or "0")[0])
+        else:
+            last = await self.encoded(departure, self.encoder.whole, last)
+            size = len(last)
         if self.sized:
             self.headers.popall(hdrs.TRANSFER_ENCODING, None)
             self.headers[hdrs.CONTENT_LENGTH] = str(size)
-        # They were only buffered so far, and these take their place. All that
-        # is wrapped around the method of the class has been there.
-        write_headers = type(self.writer).write_headers
-        await write_headers(self.writer, self.status_line, self.headers)
+        # They were only buffered so far, and these take their place.
+        await departure.send_headers(self.headers)
+        return last
 
-    def stream(self) -> None:
+    def complete(self) -> None:
+        if self.missing:
+            raise ClientConnectionResetError(
+                "The body is shorter than its Content-Length"
+            )
+
+    def stream(self, departure: Departure) -> None:
+        if self.ended or departure.body is not self:
+            raise ClientConnectionResetError("The response is over")
         if not self.streamed:
             self.streamed = True
-            self.writer.length = None
+            departure.writer.length = None
             if self.chunked:
-                self.writer.enable_chunking()
+                departure.writer.enable_chunking()
 
     def part(self, chunk: Bytes) -> memoryview:
         part = memoryview(chunk).cast("B")
@@ -166,11 +148,17 @@ class _Encoding:
         return part
 
     async def encoded(
-        self, step: Callable[..., Awaitable[Any]], *part: Bytes
+        self,
+        departure: Departure,
+        step: Callable[..., Awaitable[Any]],
+        *part: Bytes,
     ) -> Any:
         if self.broken:
             raise ClientConnectionResetError("A part of the body was lost")
         self.broken = True
         encoded = await step(*part)
-        self.broken = False
+        # Meanwhile another response may have taken its place.
+        self.broken = departure.body is not self
+        if self.broken:
+            raise ClientConnectionResetError("The response is over")
         return encoded

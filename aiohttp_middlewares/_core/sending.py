@@ -8,31 +8,50 @@ raised ``web.HTTPException``, streams, files, WebSocket handshakes, and the
 each request, and every clone of the request shares it. Both the property and
 the method are public (``BaseRequest.writer``, ``AbstractStreamWriter``).
 
-The body passes ``write`` and ``write_eof`` of the same writer: see
-``encoding``. No other module touches it.
+One object stands in front of it, the :class:`Departure` of the request, and
+every middleware adds its job to that one. Bodies pass ``write`` and
+``write_eof`` of the same writer: see ``encoding``. No other module touches it.
 """
 
-from collections.abc import Awaitable, Callable
+import socket
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from functools import partial
 from typing import Any, TypeAlias
 from weakref import ref
 
-from aiohttp import ClientConnectionResetError, web
+from aiohttp import ClientConnectionResetError, hdrs, web
 from multidict import CIMultiDict
 
 Headers: TypeAlias = CIMultiDict[str]
-#: Changes headers; done again to the same headers, it changes nothing more.
+#: Gets the status and the headers of what is about to leave, may change these,
+#: and may give what takes the body.
+Job: TypeAlias = "Callable[[int, Headers], Awaitable[None] | Body | None]"
+#: Changes headers, whatever the status.
 Decorator: TypeAlias = Callable[[Headers], None]
-#: Gets the status and the headers of what is really sent.
-LastCall: TypeAlias = Callable[[int, Headers], Awaitable[None] | None]
+Bytes: TypeAlias = bytes | bytearray | memoryview
 #: For isinstance(), which finds the very class of an object quickly.
 RESPONSES = (web.Response, web.StreamResponse)
 
 
 def started(request: web.Request) -> bool:
     """Whether bytes of a response are out, so that no other can be sent."""
-    return request.writer.output_size > 0
+    size: object = request.writer.output_size
+    return isinstance(size, int) and size > 0  # that of a mock is no number
+
+
+def forget_interim(request: web.Request) -> None:
+    """Do not take for a response what was out before any middleware.
+
+    To be called where a middleware is entered. It is ``100 Continue``, of an
+    ``expect_handler`` of the application's own: aiohttp's forgets it, too.
+    """
+    writer: Any = request.writer
+    if hdrs.EXPECT in request.headers and not isinstance(
+        writer.__dict__.get("write_headers"), Departure
+    ):
+        writer.output_size = 0
 
 
 def start_over(writer: Any) -> None:
@@ -50,139 +69,262 @@ def start_over(writer: Any) -> None:
         pass  # a writer with slots, and others inside
 
 
-class Hook(ref[Any]):
+class Body(ABC):
+    """What stands between a response and the writer: see ``encoding``."""
+
+    @abstractmethod
+    async def write(
+        self, departure: "Departure", chunk: Bytes, **options: Any
+    ) -> None: ...
+
+    @abstractmethod
+    async def write_eof(self, departure: "Departure", chunk: Bytes) -> None: ...
+
+
+class Departure(ref[Any]):
     """Stands in for ``write_headers`` of a writer, which it refers to weakly.
 
-    To hold the writer or its own method would be a reference cycle, and work
-    for the garbage collector after every request.
+    To hold the writer, or its own method, would be a reference cycle, and
+    work for the garbage collector after every request. Nor may a job hold the
+    request, which refers to its writer.
     """
 
-    __slots__ = ("job", "outer")
+    __slots__ = ("behind", "body", "ended", "jobs", "line", "lingers", "others")
 
-    job: Any
-    #: What stood in before: the hook of a middleware further out.
-    outer: Callable[[str, Headers], Awaitable[None]] | None
+    jobs: list[Job]
+    #: What somebody else had put in front of ``write_headers`` before.
+    behind: Callable[[str, Headers], Awaitable[None]] | None
+    #: The same for ``write`` and ``write_eof``, once we stand there as well.
+    others: tuple[Any, Any] | None
+    #: The status line of the response that leaves.
+    line: str
+    #: Takes its body, if any does.
+    body: Body | None
+    #: Whether the last of it was written.
+    ended: bool
+    #: Whether a connection that is closed before that is reset.
+    lingers: bool
 
     def __call__(  # type: ignore[override]
         self, status_line: str, headers: Headers
     ) -> Awaitable[None]:
-        writer = self.begin()
-        self.job(headers)
-        return self.go_on(writer, status_line, headers)
-
-    def begin(self) -> Any:
-        """The writer: it is there, as it is about to send, and for once."""
-        writer: Any = ref.__call__(self)
-        if writer.output_size > 0:
+        writer: Any = ref.__call__(self)  # it is there, as it is called
+        if writer.output_size > 0 or (self.others and self.ended):
             # aiohttp would write it into the body of the first.
-            raise ClientConnectionResetError("A response was sent already")
-        return writer
-
-    def go_on(
-        self, writer: Any, status_line: str, headers: Headers
-    ) -> Awaitable[None]:
-        if self.outer is not None:
-            return self.outer(status_line, headers)
-        own: Awaitable[None] = type(writer).write_headers(
-            writer, status_line, headers
-        )
-        return own
-
-
-def before_sending(
-    request: web.Request, job: Any, hook: type[Hook] = Hook
-) -> None:
-    """Have the headers of whatever answers the request decorated.
-
-    When they leave: inner middlewares have their turn before outer ones, so
-    that of two that differ the outer one has its way. A middleware should
-    apply its decorator earlier as well, to what passes by: raised
-    ``web.HTTPException`` and :data:`RESPONSES`. Then those outside see it.
-
-    The job is a :data:`Decorator`; other hooks have other jobs.
-    """
-    writer: Any = request.writer
-    try:
-        own = hook(writer)
-        own.job = job
-        own.outer = writer.__dict__.get("write_headers")
-        writer.write_headers = own
-    except (AttributeError, TypeError):
-        pass  # a writer with slots: only what passes by gets decorated
-
-
-def on_last_call(request: web.Request, call: LastCall) -> None:
-    """Have ``call(status, headers)`` done when the headers leave.
-
-    The inner middleware's before the outer one's. Once for a response: the one
-    that is sent, and before it any that got as far and was given up with not
-    a byte of it out, such as one that a handler had prepared when it failed.
-    """
-    before_sending(request, call, _LastCallHook)
-    release_at_end(request.writer)
-
-
-class _LastCallHook(Hook):
-    __slots__ = ()
-
-    async def __call__(  # type: ignore[override]
-        self, status_line: str, headers: Headers
-    ) -> None:
-        writer = self.begin()
+            raise ClientConnectionResetError(_SENT)
+        self.line = status_line
+        self.body = None  # of a response that was given up
+        status = int(status_line.split(" ", 2)[1])
+        jobs = reversed(self.jobs)
         try:
-            done = self.job(int(status_line.split(" ", 2)[1]), headers)
-            if done is not None:
-                await done
+            for job in jobs:
+                more = job(status, headers)
+                if more is not None:
+                    return self.finish(more, jobs, status, headers)
         except BaseException:
             start_over(writer)  # aiohttp may answer 500
             raise
-        await self.go_on(writer, status_line, headers)
+        return self.send_headers(headers)
+
+    async def finish(
+        self,
+        more: Awaitable[None] | Body | None,
+        jobs: Iterator[Job],
+        status: int,
+        headers: Headers,
+    ) -> None:
+        try:
+            while True:
+                if isinstance(more, Body):
+                    self.take_over()
+                    self.body = more
+                elif more is not None:
+                    await more
+                job = next(jobs, None)
+                if job is None:
+                    break
+                more = job(status, headers)
+        except BaseException:
+            start_over(self.writer)
+            raise
+        await self.send_headers(headers)
+
+    @property
+    def writer(self) -> Any:
+        return ref.__call__(self)
+
+    def send_headers(self, headers: Headers) -> Awaitable[None]:
+        if self.behind is not None:
+            return self.behind(self.line, headers)
+        writer = self.writer
+        sent: Awaitable[None] = type(writer).write_headers(
+            writer, self.line, headers
+        )
+        return sent
+
+    def take_over(self) -> None:
+        """Stand in for ``write`` and ``write_eof``, too."""
+        if self.others is None:
+            writer = self.writer
+            own = writer.__dict__
+            self.others = own.get("write"), own.get("write_eof")
+            self.ended = self.lingers = False
+            writer.write = self.write
+            writer.write_eof = self.write_eof
+
+    async def write(self, chunk: Bytes, **options: Any) -> None:
+        if self.ended:
+            raise ClientConnectionResetError(_SENT)
+        if self.body is None:
+            await self.send(chunk, **options)
+        else:
+            await self.body.write(self, chunk, **options)
+
+    async def write_eof(self, chunk: Bytes = b"") -> None:
+        if self.ended:
+            return  # as the writer has it
+        # Before it is sent: whoever has prepared another response meanwhile
+        # must not write into this one.
+        self.ended = True
+        try:
+            if self.body is None:
+                await self.send_eof(chunk)
+            else:
+                await self.body.write_eof(self, chunk)
+        except BaseException:
+            # With nothing out, another may take its place.
+            self.ended = self.writer.output_size > 0
+            raise
+        if self.lingers:
+            _linger(self.writer.transport, reset=False)
+
+    async def send(self, chunk: Bytes, **options: Any) -> None:
+        writer = self.writer
+        if self.others and self.others[0] is not None:
+            await self.others[0](chunk, **options)
+        else:
+            await type(writer).write(writer, chunk, **options)
+
+    async def send_eof(self, chunk: Bytes) -> None:
+        writer = self.writer
+        if self.others and self.others[1] is not None:
+            await self.others[1](chunk)
+        else:
+            await type(writer).write_eof(writer, chunk)
+
+
+_SENT = "A response was sent already"
+
+
+def departure_of(request: web.Request) -> Departure | None:
+    """That of the request; ``None`` where the writer takes none."""
+    writer: Any = request.writer
+    try:
+        found = writer.__dict__.get("write_headers")
+        if type(found) is Departure:
+            return found
+        if writer.output_size:
+            forget_interim(request)
+        departure = Departure(writer)
+        departure.jobs = []
+        departure.behind = found
+        departure.others = None
+        departure.body = None
+        writer.write_headers = departure
+    except (AttributeError, TypeError):
+        return None  # a writer with slots
+    return departure
+
+
+def before_sending(request: web.Request, job: Job) -> None:
+    """Have ``job(status, headers)`` done when the headers leave.
+
+    Of whatever answers the request. Inner middlewares have their turn before
+    outer ones, so that of two that differ the outer one has its way. It is
+    done once for a response: the one that is sent, and before it any that got
+    as far and was given up with not a byte of it out, such as one that a
+    handler had prepared when it failed. The job must not hold the request.
+    """
+    departure = departure_of(request)
+    if departure is not None:
+        departure.jobs.append(job)
+
+
+on_last_call = before_sending
+LastCall = Job
+
+
+class Decoration:
+    """A decorator on its way, for middlewares that can do it earlier.
+
+    A response that passes by unsent is decorated at once, so that those
+    outside see its headers; whatever else answers is when it leaves. Raised
+    ``web.HTTPException`` are left for then, as one may be the same object for
+    many requests. No headers are decorated twice.
+    """
+
+    __slots__ = ("decorator", "done")
+
+    def __init__(self, request: web.Request, decorator: Decorator) -> None:
+        self.decorator = decorator
+        self.done: Headers | None = None
+        before_sending(request, self)
+
+    def __call__(self, status: int, headers: Headers) -> None:
+        if headers is not self.done:
+            self.done = headers
+            self.decorator(headers)
+
+    def passes(
+        self, request: web.Request, response: web.StreamResponse
+    ) -> None:
+        # aiohttp sets Vary of a file when it prepares it, whatever it was.
+        if type(response) is not web.Response and (
+            not isinstance(response, RESPONSES)
+            or isinstance(response, web.FileResponse)
+        ):
+            return
+        if response.prepared:
+            return
+        departure = departure_of(request)
+        for job in () if departure is None else reversed(departure.jobs):
+            if job is self:
+                break
+            # Further in. It was another response that it saw, if any.
+            if isinstance(job, Decoration):
+                job(0, response.headers)
+        self(0, response.headers)
 
 
 def only_one_response(request: web.Request) -> None:
-    """Have any further response to this request refused.
+    """Have what comes after the next response to this request refused.
 
-    aiohttp would send it, into the body of the first one or in place of the
-    answer to the next request.
+    aiohttp would send it, into the body of that one or in place of the answer
+    to the next request. What was begun, and is not out yet, is given up.
     """
-    before_sending(request, _nothing)
-    writer: Any = request.writer
-    end = writer.write_eof
-
-    async def write_eof(chunk: bytes = b"") -> None:
-        # Whoever has prepared another one meanwhile may only write_eof(),
-        # which the writer ignores the second time.
-        writer.write = _refuse
-        await end(chunk)
-        writer.write = writer.write_headers = _refuse
-        del writer.write_eof
-
-    with suppress(AttributeError):
-        writer.write_eof = write_eof
+    departure = departure_of(request)
+    if departure is not None:
+        departure.take_over()
+        departure.ended = False
+        departure.body = None
 
 
-def _nothing(headers: Headers) -> None:
-    pass
+def reset_when_cut(request: web.Request) -> None:
+    """Have the client see that the end of a response is missing.
 
-
-async def _refuse(*args: object, **kwargs: object) -> None:
-    raise ClientConnectionResetError("A response was sent already")
-
-
-def release_at_end(writer: Any) -> None:
-    """Let go of the hooks when the response is complete.
-
-    For jobs that may refer to the request, which refers to the writer.
+    To HTTP/1.0 a body of unknown length ends with the connection, and one
+    that is closed half-way looks complete, unless it is reset: RFC 9112 8.
     """
-    with suppress(AttributeError):
-        if "write_eof" not in writer.__dict__:
-            writer.write_eof = partial(_end_and_release, ref(writer))
+    departure = departure_of(request)
+    if departure is not None:
+        departure.take_over()
+        departure.lingers = True
+        _linger(request.transport, reset=True)
 
 
-async def _end_and_release(
-    writer_ref: Callable[[], Any], chunk: bytes = b""
-) -> None:
-    writer = writer_ref()
-    await type(writer).write_eof(writer, chunk)
-    for name in ("write_headers", "write", "write_eof"):
-        writer.__dict__.pop(name, None)
+def _linger(transport: Any, *, reset: bool) -> None:
+    # socket(7): with a time of zero, close() discards and resets.
+    with suppress(AttributeError, OSError):
+        transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0)
+        )

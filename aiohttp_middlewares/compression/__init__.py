@@ -82,24 +82,16 @@ without compression. To HTTP/1.0 with keep-alive nothing is compressed, as
 there a body has to say its length first.
 """
 
-import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import lru_cache
-from typing import Any
 
-from aiohttp import HttpVersion11, hdrs, web
-from multidict import CIMultiDict, istr
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares._core.encoding import Bytes, encode_body
-from aiohttp_middlewares._core.grammar.fields import (
-    VARY,
-    add_elements,
-    elements,
-    weighted,
-)
+from aiohttp_middlewares._core.encoding import NO_BODY, EncodedBody
+from aiohttp_middlewares._core.sending import RESPONSES, Body, before_sending
 from aiohttp_middlewares._core.urls import url_matcher
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -109,9 +101,16 @@ from aiohttp_middlewares.annotations import (
 )
 from aiohttp_middlewares.compression._codecs import (
     LEVELS,
-    Codec,
     CodecFactory,
     factories,
+)
+from aiohttp_middlewares.compression._encoder import CompressingEncoder
+from aiohttp_middlewares.compression._plan import Asked, Plan, Types
+
+__all__ = (
+    "DEFAULT_CONTENT_TYPES",
+    "DEFAULT_LEVELS",
+    "compression_middleware",
 )
 
 #: What is worth compressing: ``*`` stands for every subtype, ``+json`` for
@@ -181,10 +180,10 @@ def compression_middleware(
     )
     options.integer(f"{what} minimum_size", minimum_size)
     ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
-    plan = _Plan(
+    plan = Plan(
         tuple(codecs),
         minimum_size,
-        _Types(f"{what} content_types", content_types),
+        Types(f"{what} content_types", content_types),
     )
     # Its own, so that large bodies do not hold up files and name look-ups.
     # It starts a thread when there is something to do.
@@ -198,20 +197,76 @@ def compression_middleware(
     ) -> web.StreamResponse:
         if ignored is not None and ignored(request):
             return await handler(request)
-        returned: web.StreamResponse | None = None
-
-        def choose(status: int, headers: CIMultiDict[str]) -> _Encoder | None:
-            encoding = plan(request, returned, status, headers)
-            if encoding is None:
-                return None
-            make = codecs[encoding]
-            return _Encoder(headers, encoding, make, minimum_size, threads)
-
-        encode_body(request, choose)
-        returned = await handler(request)
-        return returned
+        compressing = _Compressing(request, plan, codecs, threads)
+        before_sending(request, compressing)
+        response = await handler(request)
+        compressing.passes(response)
+        return response
 
     return compression
+
+
+class _Compressing:
+    """The job of one request. It does not hold the request."""
+
+    __slots__ = (
+        "asked",
+        "codecs",
+        "file",
+        "fixed",
+        "passed",
+        "plan",
+        "threads",
+    )
+
+    def __init__(
+        self,
+        request: web.Request,
+        plan: Plan,
+        codecs: Mapping[str, CodecFactory],
+        threads: Executor,
+    ) -> None:
+        self.asked = Asked(request)
+        self.plan = plan
+        self.codecs = codecs
+        self.threads = threads
+        #: The headers of what was returned, which is not always what is sent.
+        self.passed: CIMultiDict[str] | None = None
+        self.file: web.FileResponse | None = None
+        self.fixed = False
+
+    def passes(self, response: web.StreamResponse) -> None:
+        if isinstance(response, RESPONSES) and not response.prepared:
+            self.passed = response.headers
+            self.fixed = response.compression
+            if isinstance(response, web.FileResponse):
+                self.file = response
+
+    def __call__(self, status: int, headers: CIMultiDict[str]) -> Body | None:
+        encoding = self.plan(self.asked, status, headers)
+        if self.asked.head:
+            return NO_BODY if status >= 200 else None
+        if encoding is None:
+            return None
+        if headers is not self.passed:
+            # Prepared by the handler, raised, or made outside of here. A file
+            # would not go through the encoder, and this is how one looks.
+            if hdrs.CONTENT_LENGTH in headers and hdrs.ACCEPT_RANGES in headers:
+                return None
+        elif self.fixed:
+            return None
+        elif self.file is not None:
+            # So that aiohttp does not have the kernel send it.
+            self.file.enable_compression(web.ContentCoding.identity)
+        self.file = None  # which refers to its request while it is sent
+        encoder = CompressingEncoder(
+            headers,
+            encoding,
+            self.codecs[encoding],
+            self.plan.minimum_size,
+            self.threads,
+        )
+        return EncodedBody(self.asked.version, headers, encoder)
 
 
 def _encodings(what: str, value: Sequence[str] | None) -> Sequence[str] | None:
@@ -253,239 +308,3 @@ def _levels(what: str, value: Mapping[str, int] | None) -> Mapping[str, int]:
         if level not in known:
             options.refuse(ValueError, f"{what}[{encoding!r}]", should, level)
     return {**DEFAULT_LEVELS, **value}
-
-
-class _Plan:
-    """The encoding for an answer, or ``None``; ``Vary`` and what goes with it.
-
-    The answer is known by its status and headers. What the handler returned
-    is not always what is sent: see whether its headers are.
-    """
-
-    def __init__(
-        self,
-        encodings: tuple[str, ...],
-        minimum_size: int,
-        is_compressible: Callable[[str], bool],
-    ) -> None:
-        self.minimum_size = minimum_size
-        self.is_compressible = is_compressible
-        # Clients send few different values.
-        self.accepted = lru_cache(maxsize=256)(_Negotiation(encodings))
-
-    def __call__(
-        self,
-        request: web.Request,
-        returned: object,
-        status: int,
-        headers: CIMultiDict[str],
-    ) -> str | None:
-        if status == _NOT_MODIFIED:
-            _revalidate(request, headers)
-            return None
-        content_type = headers.get(hdrs.CONTENT_TYPE)
-        if (
-            status < 200  # after 101 it is no HTTP
-            or content_type is None
-            or not self.is_compressible(content_type)
-            or _is_fixed(headers)
-        ):
-            return None
-        _vary(headers)
-        if (
-            status in _WITHOUT_WHOLE_BODY
-            or request.method == hdrs.METH_HEAD
-            or hdrs.CONTENT_ENCODING in headers
-            or hdrs.CONTENT_RANGE in headers
-        ):
-            return None
-        wanted = request.headers.getall(hdrs.ACCEPT_ENCODING, None)
-        encoding = None if wanted is None else self.accepted(",".join(wanted))
-        if encoding is None:
-            return None
-        size = headers.get(hdrs.CONTENT_LENGTH)
-        if size is not None and int(size) < self.minimum_size:
-            return None
-        if request.version < HttpVersion11 and request.keep_alive:
-            return None
-        if (
-            not isinstance(returned, web.StreamResponse)
-            or returned.headers is not headers
-        ):
-            # Prepared by the handler, raised, or made outside of here. A file
-            # would not go through the encoder, and this is how one looks.
-            if size is not None and hdrs.ACCEPT_RANGES in headers:
-                return None
-        elif returned.compression:
-            return None
-        elif isinstance(returned, web.FileResponse):
-            # So that aiohttp does not have the kernel send it.
-            returned.enable_compression(web.ContentCoding.identity)
-        return encoding
-
-
-_NOT_MODIFIED = 304
-_WITHOUT_WHOLE_BODY = {204, 205, 206}
-
-
-class _Types:
-    """Whether a ``Content-Type`` is one to compress."""
-
-    def __init__(self, what: str, content_types: StrCollection) -> None:
-        should = "content types such as 'text/*', 'text/html' or '+json'"
-        self.exact: set[str] = set()
-        self.majors: set[str] = set()
-        suffixes = []
-        for item in options.strings(what, content_types):
-            rule = item.strip().lower()
-            major, _, minor = rule.partition("/")
-            if rule.startswith("+") and options.TOKEN.fullmatch(rule):
-                suffixes.append(rule)
-            elif not (
-                options.TOKEN.fullmatch(major)
-                and options.TOKEN.fullmatch(minor)
-            ):
-                meant = None
-                if ";" in rule:
-                    meant = repr(rule.partition(";")[0].strip())
-                options.refuse(
-                    ValueError,
-                    what,
-                    f"a collection of {should}",
-                    item,
-                    meant=meant,
-                )
-            elif minor == "*":
-                self.majors.add(major)
-            else:
-                self.exact.add(rule)
-        self.suffixes = tuple(suffixes)
-
-    def __call__(self, content_type: str) -> bool:
-        kind = content_type.partition(";")[0].strip().lower()
-        if kind in self.exact:
-            return True
-        # Proxies and clients tend to hold back events that are compressed.
-        if kind == "text/event-stream":
-            return False
-        return kind.partition("/")[0] in self.majors or (
-            kind.endswith(self.suffixes)
-        )
-
-
-class _Negotiation:
-    """The best of our encodings by ``Accept-Encoding``: RFC 9110 12.5.3."""
-
-    def __init__(self, encodings: tuple[str, ...]) -> None:
-        self.encodings = encodings
-
-    def __call__(self, accept: str) -> str | None:
-        weights = dict(weighted(accept))
-        if "x-gzip" in weights:  # RFC 9110 8.4.1.3: the same
-            weights.setdefault("gzip", weights["x-gzip"])
-        others = weights.get("*", 0.0)
-        # Of equals the first is taken. Unless it is named, no encoding at all
-        # is the last choice, but always a choice.
-        best, encoding = weights.get("identity", others), None
-        for offer in reversed(self.encodings):
-            weight = weights.get(offer, others)
-            if weight > 0 and weight >= best:
-                best, encoding = weight, offer
-        return encoding
-
-
-def _is_fixed(headers: CIMultiDict[str]) -> bool:
-    # RFC 9111 5.2.2.6
-    return hdrs.CACHE_CONTROL in headers and any(
-        directive.lower() == "no-transform"
-        for directive in elements(headers.getall(hdrs.CACHE_CONTROL))
-    )
-
-
-def _vary(headers: CIMultiDict[str]) -> None:
-    if VARY in headers:
-        add_elements(headers, VARY, ("Accept-Encoding",))
-    else:
-        headers[VARY] = "Accept-Encoding"
-
-
-def _revalidate(request: web.Request, headers: CIMultiDict[str]) -> None:
-    """A 304 names what the client has as the 200 had it: RFC 9110 15.4.5."""
-    etag = headers.get(hdrs.ETAG)
-    if etag is None:
-        return
-    known = elements(request.headers.getall(hdrs.IF_NONE_MATCH, ()))
-    if f"W/{etag}" in known and etag not in known:
-        headers[hdrs.ETAG] = f"W/{etag}"
-        _vary(headers)
-
-
-_DIGESTS = tuple(
-    istr(name)
-    for name in ("Content-Digest", "Content-MD5", "Digest", "Repr-Digest")
-)
-#: The headers that say something else of a body that is compressed.
-_CHANGED = (
-    hdrs.ACCEPT_RANGES,
-    hdrs.CONTENT_ENCODING,
-    hdrs.ETAG,
-    *_DIGESTS,
-)
-#: From this many bytes on the event loop would notice.
-_THREAD_SIZE = 65536
-
-
-class _Encoder:
-    """One body on its way through a codec, with the headers that go ahead."""
-
-    def __init__(
-        self,
-        headers: CIMultiDict[str],
-        encoding: str,
-        make: CodecFactory,
-        minimum_size: int,
-        threads: Executor,
-    ) -> None:
-        self.headers = headers
-        self.minimum_size = minimum_size
-        self.threads = threads
-        self.make = make
-        self.codec: Codec | None = None
-        self.before = [
-            (name, value)
-            for name in _CHANGED
-            for value in headers.getall(name, ())
-        ]
-        for name in (hdrs.ACCEPT_RANGES, *_DIGESTS):
-            headers.popall(name, None)
-        headers[hdrs.CONTENT_ENCODING] = encoding
-        etag = headers.get(hdrs.ETAG)
-        if etag is not None and etag.startswith('"'):
-            # RFC 9110 8.8.1: two representations, which mean the same.
-            headers[hdrs.ETAG] = f"W/{etag}"
-
-    async def whole(self, body: Bytes) -> Bytes:
-        if len(body) >= self.minimum_size:
-            encoded = await self._run(self.make().whole, body)
-            if len(encoded) < len(body):
-                return encoded
-        for name in _CHANGED:
-            self.headers.popall(name, None)
-        self.headers.extend(self.before)
-        return body
-
-    async def more(self, data: memoryview) -> bytes:
-        if not data:
-            return b""  # a flush of nothing takes bytes, too
-        if self.codec is None:
-            self.codec = self.make()
-        return await self._run(self.codec.more, data)
-
-    async def end(self) -> bytes:
-        return (self.codec or self.make()).end()
-
-    async def _run(self, step: Callable[[Any], bytes], data: Bytes) -> bytes:
-        if len(data) < _THREAD_SIZE:
-            return step(data)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.threads, step, data)
