@@ -1,10 +1,12 @@
 """Sessions: saved with every kind of answer, and only good cookies count."""
 
 import asyncio
+import gc
 import json
 import logging
 import sys
 import time
+import weakref
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from http.cookies import SimpleCookie
@@ -17,16 +19,20 @@ from aiohttp import DummyCookieJar, web
 from aiohttp.test_utils import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from live import eventually
 from pytest_aiohttp.plugin import AiohttpClient
 from raw import head, raw
 from starlette.middleware.sessions import SessionMiddleware
 
 from aiohttp_middlewares import (
     SignedCookieStorage,
+    compression_middleware,
     cors_middleware,
     error_middleware,
     https_middleware,
     session_middleware,
+    shield_middleware,
+    timeout_middleware,
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
 
@@ -617,7 +623,9 @@ class Fake:
     method = "GET"
 
     def __init__(self, value: str) -> None:
-        self.cookies = {"session": value}
+        self.headers = {"Cookie": f"session={value}"}
+        sent = self.headers["Cookie"].encode("utf-8", "surrogateescape")
+        self.raw_headers = [(b"cookie", sent)]
 
 
 STORAGE = SignedCookieStorage(KEY)
@@ -647,7 +655,7 @@ def test_no_spelling_but_the_one_that_was_sent_is_good() -> None:
     for length in range(len(SIGNED)):
         assert dict(load(SIGNED[:length])) == {}
         assert dict(load(SIGNED[length:] or "")) == ({} if length else GOOD7)
-    for more in ("=", "\x00", " ", "ä", ".", "A"):
+    for more in ("=", "\x00", "\xa0", "ä", ".", "A"):
         assert dict(load(SIGNED + more)) == {}
         assert dict(load(more + SIGNED)) == {}
 
@@ -1063,3 +1071,328 @@ def test_options_of_the_cookie_are_refused_beside_a_storage(
         with pytest.raises(ValueError, match="goes with a key") as caught:
             session_middleware(storage, **option)
         assert next(iter(option)) in str(caught.value)
+
+
+# Which cookie counts
+# ===================
+
+#: Cookies that others set for the same site, odd ones among them.
+ODD = [
+    "a=b c",
+    'g_state={"i_l":0,"i_p":1}',
+    "a(b)=1",
+    "ä=ö",
+    "=nameless",
+    "flag",
+    '"',
+    "a=\\",
+    "$Version=1",
+    "__Secure-1PSID=x.y",
+    "",
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+async def test_session_is_found_beside_any_other_cookie(
+    browse: Browse, odd: str
+) -> None:
+    for storage in (KEY, aiohttp_session.SimpleCookieStorage()):
+        client = await browse(session_middleware(storage))  # type: ignore[arg-type]
+        first = await client.get("/visit")
+        (line,) = cookies_of(first)
+        ours = line.partition(";")[0]
+        for sent in (f"{odd}; {ours}", f"{ours};{odd}", f"{odd};\t{ours}\t"):
+            answer = await raw_get(client, "/look", [sent])
+            assert answer == {"visits": 1}, sent
+        for sent_lines in ([odd, ours], [ours, odd]):
+            assert await raw_get(client, "/look", sent_lines) == {"visits": 1}
+
+
+async def raw_get(client: Client, path: str, lines: list[str]) -> Any:
+    sent = "".join(f"Cookie: {line}\r\n" for line in lines)
+    answer = head(
+        await raw(
+            client.server,
+            f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+            f"{sent}\r\n".encode(),
+        )
+    )
+    assert answer.status == 200
+    return json.loads(answer.rest)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "a=b session={}",
+        "a=b\u2000session={}",
+        "\u2000session={}",
+        "\xa0session={}",
+        "\x85session={}",
+        "Session={}",
+        "session ={}x",
+        "xsession={}",
+        'a="; session={}x',
+        "a=b,session={}",
+    ],
+)
+async def test_no_other_cookie_passes_for_the_session(
+    browse: Browse, sent: str
+) -> None:
+    client = await browse()
+    value = signed(GOOD)
+    assert await raw_get(client, "/look", [f"session={value}"]) == GOOD
+    assert await raw_get(client, "/look", [sent.format(value)]) == {}
+    # Nor does it hide ours.
+    both = f"session={value}; {sent.format(signed({'user': 'evil'}))}"
+    assert await raw_get(client, "/look", [both]) == GOOD
+
+
+async def test_storage_of_aiohttp_session_is_not_deceived_either(
+    browse: Browse,
+) -> None:
+    client = await browse(
+        session_middleware(aiohttp_session.SimpleCookieStorage())
+    )
+    (line,) = cookies_of(await client.get("/visit"))
+    value = line.partition(";")[0].partition("=")[2]
+    for sent in (
+        f"a=b AIOHTTP_SESSION={value}",
+        f"\u2000AIOHTTP_SESSION={value}",
+    ):
+        assert await raw_get(client, "/look", [sent]) == {}
+
+
+async def test_of_several_cookies_the_first_that_is_good_counts(
+    browse: Browse,
+) -> None:
+    client = await browse()
+    bad, good = f"session={signed(GOOD, 'foreign')}", f"session={signed(GOOD)}"
+    also = f"session={signed({'user': 2})}"
+    for sent in (f"{bad}; {good}", f"{good}; {bad}", f"{good}; {also}"):
+        assert await raw_get(client, "/look", [sent]) == GOOD
+    assert await raw_get(client, "/look", [bad, good]) == GOOD
+    many = "; ".join([bad] * 40)
+    assert await raw_get(client, "/look", [f"{many}; {good}"]) == {}
+
+
+async def test_host_cookie_that_comes_twice_is_none(browse: Browse) -> None:
+    client = await browse(
+        session_middleware(KEY, cookie_name="__Host-session", https_only=True)
+    )
+    one = f"__Host-session={signed(GOOD)}"
+    assert await raw_get(client, "/look", [one]) == GOOD
+    assert await raw_get(client, "/look", [f"{one}; {one}"]) == {}
+    assert await raw_get(client, "/look", [one, "__Host-session=x"]) == {}
+    assert (
+        await raw_get(client, "/look", [f"{one}; a=b __Host-session"]) == GOOD
+    )
+
+
+# Answers that are not the handler's
+# ==================================
+
+
+class OnServer(aiohttp_session.AbstractStorage):
+    """Keeps sessions on the server, and the cookie names one."""
+
+    def __init__(self) -> None:
+        super().__init__(cookie_name="session")
+        self.kept: dict[str, dict[str, Any]] = {}
+
+    async def load_session(
+        self, request: web.Request
+    ) -> aiohttp_session.Session:
+        name = self.load_cookie(request)
+        if name not in self.kept:
+            return aiohttp_session.Session(None, data=None, new=True)
+        return aiohttp_session.Session(
+            name,
+            data={"created": int(time.time()), "session": self.kept[name]},
+            new=False,
+        )
+
+    async def save_session(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        session: aiohttp_session.Session,
+    ) -> None:
+        name = session.identity or f"session-{len(self.kept)}"
+        self.kept[name] = dict(session)
+        self.save_cookie(response, name)
+
+
+async def late_login(
+    browse: Browse, storage: Any, *, fails: bool, sent: str
+) -> list[str]:
+    """Log in behind a limit that strikes in the middle of it."""
+    going, ended = asyncio.Event(), asyncio.Event()
+
+    async def login(request: web.Request) -> web.Response:
+        try:
+            session = await aiohttp_session.get_session(request)
+            session["user"] = "not yet"
+            await going.wait()
+            if fails:
+                raise ZeroDivisionError
+            session["user"] = "Zoë"
+            return web.Response()
+        finally:
+            asyncio.get_running_loop().call_soon(ended.set)
+
+    client = await browse(
+        session_middleware(storage),
+        error_middleware(),
+        timeout_middleware(0.02),
+        shield_middleware(methods=["GET"]),
+        login=login,
+    )
+    response = await client.get("/login", headers=cookie(sent))
+    assert response.status == 504
+    going.set()
+    await ended.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    return cookies_of(response)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_answer_of_somebody_else_takes_no_session_along(
+    browse: Browse, *, fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    cookies = await late_login(browse, KEY, fails=fails, sent="x")
+    assert cookies == []
+    lost = [r for r in caplog.records if "that is lost" in r.getMessage()]
+    assert len(lost) == (0 if fails else 1)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_final_state_is_saved_on_the_server_when_the_handler_ends(
+    browse: Browse, *, fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = OnServer()
+    storage.kept["session-0"] = {"user": "nobody"}
+    cookies = await late_login(browse, storage, fails=fails, sent="session-0")
+    assert cookies == []
+    assert storage.kept == {"session-0": {"user": "nobody" if fails else "Zoë"}}
+    assert not [r for r in caplog.records if "lost" in r.getMessage()]
+
+
+async def test_stream_that_a_task_of_the_handler_prepares_is_the_handlers(
+    browse: Browse,
+) -> None:
+    async def inside(request: web.Request) -> web.StreamResponse:
+        return await asyncio.ensure_future(stream(request))
+
+    client = await browse(session_middleware(KEY), inside=(), stream=inside)
+    response = await client.get("/stream")
+    assert session_of(value_of(response)) == {"kind": "/stream"}
+
+
+async def test_session_is_free_without_the_garbage_collector(
+    browse: Browse,
+) -> None:
+    requests: list[weakref.ref[web.Request]] = []
+
+    async def websocket(request: web.Request) -> web.WebSocketResponse:
+        requests.append(weakref.ref(request))
+        await change(request)
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        await ws.receive()
+        return ws
+
+    async def waits(request: web.Request) -> web.Response:
+        requests.append(weakref.ref(request))
+        await change(request)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    client = await browse(
+        session_middleware(KEY),
+        compression_middleware(),
+        ws=websocket,
+        waits=waits,
+    )
+    gc.disable()
+    try:
+        async with client.ws_connect("/ws") as ws:
+            await ws.close()
+        waiting = asyncio.ensure_future(client.get("/waits"))
+        await eventually(lambda: len(requests) == 2)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await client.close()
+        await eventually(lambda: all(it() is None for it in requests))
+    finally:
+        gc.enable()
+
+
+# How long it lasts
+# =================
+
+
+async def test_rolling_session_is_renewed_in_its_second_half(
+    browse: Browse,
+) -> None:
+    client = await browse(session_middleware(KEY, max_age=100, rolling=True))
+    for age, renewed in ((0, False), (49, False), (52, True), (99, True)):
+        response = await client.get(
+            "/look", headers=cookie(signed(GOOD, age=age))
+        )
+        assert await response.json() == GOOD
+        if renewed:
+            assert session_of(value_of(response)) == GOOD
+        else:
+            assert cookies_of(response) == []
+    response = await client.get("/look", headers=cookie(signed(GOOD, age=101)))
+    assert await response.json() == {}
+    # Without it, the age counts from the last change.
+    client = await browse(session_middleware(KEY, max_age=100))
+    response = await client.get("/look", headers=cookie(signed(GOOD, age=99)))
+    assert cookies_of(response) == []
+
+
+async def test_partitioned_cookie_is_secure(browse: Browse) -> None:
+    client = await browse(session_middleware(KEY, partitioned=True))
+    response = await client.get("/visit")
+    attributes = cookies_of(response)[0].split("; ")
+    assert "Partitioned" in attributes
+    assert "Secure" in attributes
+    # It is deleted with the same.
+    response = await client.get("/out", headers=cookie(signed(GOOD)))
+    attributes = cookies_of(response)[0].split("; ")
+    assert "Partitioned" in attributes
+
+
+async def test_logout_of_nobody_saves_nothing(browse: Browse) -> None:
+    storage = OnServer()
+    client = await browse(session_middleware(storage))
+    response = await client.get("/out")
+    assert cookies_of(response) == []
+    assert storage.kept == {}
+
+
+def test_short_key_is_warned_of_and_not_shown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    session_middleware(["a key that is long enough", "hunter2"])
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "hunter2" not in record.getMessage()
+    session_middleware("a key that is long enough")
+    assert len(caplog.records) == 1
+
+
+async def test_cookie_with_an_absurd_time_is_an_empty_session(
+    browse: Browse,
+) -> None:
+    class Signer(itsdangerous.TimestampSigner):
+        def get_timestamp(self) -> int:
+            return 2**60
+
+    value = Signer(KEY).sign(b64encode(b"{}")).decode()
+    client = await browse(session_middleware(KEY, max_age=None))
+    response = await client.get("/look", headers=cookie(value))
+    assert (response.status, await response.json()) == (200, {})

@@ -93,33 +93,46 @@ Of two requests at the same time that change the session the later answer wins.
 A change after the headers of a stream have left is lost, and logged.
 """
 
-import json
 import logging
-import re
-from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
+from contextvars import ContextVar
 from http.cookies import Morsel
-from types import ModuleType
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol
 from warnings import catch_warnings, simplefilter
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
-from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core import logs
+from aiohttp_middlewares._core.grammar.cookies import cookie_values
 from aiohttp_middlewares._core.grammar.fields import VARY, add_elements
-from aiohttp_middlewares._core.sending import on_last_call
+from aiohttp_middlewares._core.requests import cloned, lines
+from aiohttp_middlewares._core.sending import before_sending
 from aiohttp_middlewares.annotations import Handler, Middleware
+from aiohttp_middlewares.session._signed_cookie import (
+    DEFAULT_COOKIE_NAME,
+    DEFAULT_MAX_AGE,
+    MOST_CANDIDATES,
+    SameSite,
+    Secret,
+    SignedCookieStorage,
+    aiohttp_session_for,
+    check_cookie,
+    checked_keys,
+)
 
-DEFAULT_COOKIE_NAME = "session"
-DEFAULT_MAX_AGE = 14 * 24 * 60 * 60
+__all__ = (
+    "DEFAULT_COOKIE_NAME",
+    "DEFAULT_MAX_AGE",
+    "MAX_COOKIE_SIZE",
+    "SignedCookieStorage",
+    "session_middleware",
+)
+
 #: What browsers take; RFC 6265 6.1 asks for no less.
 MAX_COOKIE_SIZE = 4096
 
-Secret: TypeAlias = str | bytes | Sequence[str | bytes]
-
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Storage(Protocol):
@@ -147,8 +160,10 @@ def session_middleware(
     max_age: int | None = DEFAULT_MAX_AGE,
     path: str = "/",
     domain: str | None = None,
-    same_site: str = "lax",
-    https_only: bool | str = "auto",
+    same_site: SameSite = "lax",
+    https_only: bool | Literal["auto"] = "auto",
+    rolling: bool = False,
+    partitioned: bool = False,
 ) -> Middleware:
     """Have ``aiohttp_session.get_session(request)`` work, and save changes.
 
@@ -172,14 +187,21 @@ def session_middleware(
     :param https_only:
         Whether the cookie is ``Secure``. ``"auto"`` when the request came by
         HTTPS, and always where a browser would refuse it otherwise: with
-        ``same_site="none"`` and names such as ``__Host-session``. By default:
-        ``"auto"``.
+        ``same_site="none"``, ``partitioned`` and names such as
+        ``__Host-session``. By default: ``"auto"``.
+    :param rolling:
+        Send the cookie anew once half of ``max_age`` is over, with the answer
+        to a request that asks for the session: a visitor who comes back is
+        not logged out. By default: ``False``.
+    :param partitioned:
+        Whether the cookie is ``Partitioned`` (CHIPS): each site that shows
+        this one in a frame has another. By default: ``False``.
     :raises ImportError: aiohttp-session or itsdangerous is not installed.
     :raises TypeError: an option is of the wrong type.
     :raises ValueError: an option, or two together, can never work.
     """
     what = "session_middleware"
-    aiohttp_session = _aiohttp_session(what)
+    aiohttp_session = aiohttp_session_for(what)
     SESSION = aiohttp_session.SESSION_KEY
     STORAGE = aiohttp_session.STORAGE_KEY
     storage: Storage
@@ -192,6 +214,8 @@ def session_middleware(
             ("domain", domain, None),
             ("same_site", same_site, "lax"),
             ("https_only", https_only, "auto"),
+            ("rolling", rolling, False),
+            ("partitioned", partitioned, False),
         ):
             if value != default:
                 raise ValueError(
@@ -199,9 +223,17 @@ def session_middleware(
                     "of its own for the cookie"
                 )
     else:
-        keys = _keys(f"{what} secret_or_storage", secret_or_storage)
-        _check_cookie(
-            what, cookie_name, max_age, path, domain, same_site, https_only
+        keys = checked_keys(f"{what} secret_or_storage", secret_or_storage)
+        check_cookie(
+            what,
+            cookie_name,
+            max_age,
+            path,
+            domain,
+            same_site,
+            https_only,
+            rolling,
+            partitioned,
         )
         storage = SignedCookieStorage(
             keys,
@@ -211,6 +243,8 @@ def session_middleware(
             domain=domain,
             same_site=same_site,
             https_only=https_only,
+            rolling=rolling,
+            partitioned=partitioned,
         )
     known_to_aiohttp = False
 
@@ -219,7 +253,7 @@ def session_middleware(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         nonlocal known_to_aiohttp
-        visit = _Visit(storage)
+        visit = _Visit(storage, request)
         if known_to_aiohttp:
             request[STORAGE] = visit
         else:
@@ -230,284 +264,45 @@ def session_middleware(
                 simplefilter("ignore")
                 request[SESSION] = request.get(SESSION)
                 request[STORAGE] = visit
-        on_last_call(request, partial(visit.leave, request))
+        _VISITS.set((*_VISITS.get(), visit))
+        before_sending(request, visit.leave)
         try:
             response = await handler(request)
         except web.HTTPException:
-            await visit.save(request)
+            await visit.come_back()
             raise
         except BaseException:
             visit.give_up()
             raise
-        await visit.save(request)
+        await visit.come_back()
         return response
 
     return session
 
 
-class SignedCookieStorage:
-    """Keeps the session in a cookie, readable and signed.
-
-    The cookie is that of Starlette's ``SessionMiddleware``: the session as
-    JSON in base64, with the time and an HMAC-SHA1 by itsdangerous. A cookie
-    that is not good, too old, or signed with another key, is a new session.
-
-    It can be given to aiohttp-session's own middleware, too. The options, and
-    what they raise, are those of :func:`session_middleware`.
-    """
-
-    def __init__(
-        self,
-        secret: Secret,
-        *,
-        cookie_name: str = DEFAULT_COOKIE_NAME,
-        max_age: int | None = DEFAULT_MAX_AGE,
-        path: str = "/",
-        domain: str | None = None,
-        same_site: str = "lax",
-        https_only: bool | str = "auto",
-    ) -> None:
-        what = "SignedCookieStorage"
-        aiohttp_session = _aiohttp_session(what)
-        try:
-            import itsdangerous
-        except ImportError as exc:
-            raise _missing(what, "itsdangerous") from exc
-
-        keys = _keys(f"{what} secret", secret)
-        _check_cookie(
-            what, cookie_name, max_age, path, domain, same_site, https_only
-        )
-        self._new_session = aiohttp_session.Session
-        self._signer = itsdangerous.TimestampSigner(keys[::-1])  # last signs
-        self._base64_decode = itsdangerous.base64_decode
-        self._base64_encode = itsdangerous.base64_encode
-        self._bad = (itsdangerous.BadData, ValueError, RecursionError)
-        self._cookie_name = cookie_name
-        self._secure = (
-            https_only is True
-            or same_site == "none"
-            or cookie_name.lower().startswith(_SECURE_NAMES)
-        )
-        self._auto = https_only == "auto"
-        self._cookie_params: dict[str, Any] = {
-            "domain": domain,
-            "max_age": max_age,
-            "path": path,
-            "secure": self._secure,
-            "httponly": True,
-            "samesite": same_site.capitalize(),
-        }
-        # As a subclass it could not be defined without aiohttp-session.
-        aiohttp_session.AbstractStorage.register(type(self))
-
-    @property
-    def cookie_name(self) -> str:
-        return self._cookie_name
-
-    @property
-    def max_age(self) -> int | None:
-        max_age: int | None = self._cookie_params["max_age"]
-        return max_age
-
-    @property
-    def cookie_params(self) -> dict[str, Any]:
-        """The attributes of the cookie, as ``set_cookie`` takes them."""
-        return self._cookie_params
-
-    async def new_session(self) -> Any:
-        return self._new_session(
-            None, data=None, new=True, max_age=self.max_age
-        )
-
-    async def load_session(self, request: web.Request) -> Any:
-        cookie = request.cookies.get(self._cookie_name)
-        if cookie is None:
-            return await self.new_session()
-        data = self._read(cookie)
-        if data is None:
-            if logger.isEnabledFor(logging.DEBUG):
-                facts = logs.facts(request)
-                logger.debug(
-                    "The session cookie of %(method)s %(path)s is not good",
-                    facts,
-                    extra=facts,
-                )
-            return await self.new_session()
-        return self._new_session(
-            None, data=data, new=False, max_age=self.max_age
-        )
-
-    async def save_session(
-        self, request: web.Request, response: web.StreamResponse, session: Any
-    ) -> None:
-        if not session.empty:
-            data = b64encode(json.dumps(dict(session)).encode())
-            value = self._signer.sign(data).decode()
-            max_age = session.max_age
-        elif self._cookie_name in request.cookies:
-            value, max_age = "", 0
-        else:
-            return
-        cookie: Morsel[str] = Morsel()
-        # As it is: set_cookie() would put the value in quotation marks.
-        cookie.set(self._cookie_name, value, value)
-        cookie["httponly"] = True
-        cookie["path"] = self._cookie_params["path"]
-        cookie["samesite"] = self._cookie_params["samesite"]
-        if self._secure or (self._auto and request.secure):
-            cookie["secure"] = True
-        if self._cookie_params["domain"] is not None:
-            cookie["domain"] = self._cookie_params["domain"]
-        if max_age is not None:
-            cookie["max-age"] = str(max_age)
-        if not value:
-            cookie["expires"] = "Thu, 01 Jan 1970 00:00:00 GMT"
-        response.cookies[self._cookie_name] = cookie
-
-    def _read(self, cookie: str) -> dict[str, Any] | None:
-        try:
-            signature = cookie.rpartition(".")[2]
-            # base64 has several spellings of the same bytes; ours is one.
-            bytes_of_it = self._base64_decode(signature)
-            if self._base64_encode(bytes_of_it) != signature.encode():
-                return None
-            payload, signed = self._signer.unsign(
-                cookie.encode(), max_age=self.max_age, return_timestamp=True
-            )
-            session = json.loads(b64decode(payload, validate=True))
-        except self._bad:
-            return None
-        # What else this key has signed is no session.
-        if not isinstance(session, dict):
-            return None
-        return {"created": int(signed.timestamp()), "session": session}
-
-
-# RFC 6265bis 4.1.3: browsers refuse these names without Secure, in any case.
-_SECURE_NAMES = ("__secure-", "__host-", "__http-")
-_HOST_NAMES = ("__host-",)
-_SAME_SITE = ("lax", "strict", "none")
-_PATH = re.compile(r"/[ -:<-~]*")
-_DOMAIN = re.compile(r"\.?[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*")
-
-
-def _aiohttp_session(what: str) -> ModuleType:
-    try:
-        import aiohttp_session
-    except ImportError as exc:
-        raise _missing(what, "aiohttp-session") from exc
-    return aiohttp_session
-
-
-def _missing(what: str, package: str) -> ImportError:
-    return ImportError(
-        f'{what} needs {package}; pip install "aiohttp-middlewares[session]"'
-    )
-
-
-def _keys(what: str, secret: object) -> list[bytes]:
-    """A list of keys. None of the errors shows what may be a key."""
-    keys = [secret] if isinstance(secret, str | bytes) else secret
-    if not isinstance(keys, Sequence):
-        raise TypeError(
-            f"{what} should be a key (str or bytes), a list of keys, or a "
-            f"storage of aiohttp-session, got a {type(secret).__name__}"
-        )
-    if not keys:
-        raise ValueError(f"{what} should be at least one key, got none")
-    for key in keys:
-        if not isinstance(key, str | bytes):
-            raise TypeError(
-                f"{what} should be keys (str or bytes), got a "
-                f"{type(key).__name__}"
-            )
-        if not key.strip():
-            raise ValueError(f"{what} should be a key, got an empty one")
-    return [key.encode() if isinstance(key, str) else key for key in keys]
-
-
-def _check_cookie(
-    what: str,
-    cookie_name: str,
-    max_age: int | None,
-    path: str,
-    domain: str | None,
-    same_site: str,
-    https_only: bool | str,
-) -> None:
-    if not isinstance(cookie_name, str):
-        options.refuse(
-            TypeError,
-            f"{what} cookie_name",
-            "the name of a cookie",
-            cookie_name,
-        )
-    if not options.TOKEN.fullmatch(cookie_name):
-        options.refuse(
-            ValueError,
-            f"{what} cookie_name",
-            "the name of a cookie",
-            cookie_name,
-        )
-    if max_age is not None:
-        options.integer(f"{what} max_age", max_age, minimum=1)
-    for option, value, should, pattern in (
-        ("path", path, "a path that starts with '/'", _PATH),
-        ("domain", "a" if domain is None else domain, "a domain", _DOMAIN),
-    ):
-        if not isinstance(value, str):
-            options.refuse(TypeError, f"{what} {option}", should, value)
-        if not pattern.fullmatch(value):
-            options.refuse(ValueError, f"{what} {option}", should, value)
-    if same_site not in _SAME_SITE:
-        meant = str(same_site).lower()
-        options.refuse(
-            ValueError if isinstance(same_site, str) else TypeError,
-            f"{what} same_site",
-            "'lax', 'strict' or 'none'",
-            same_site,
-            meant=repr(meant) if meant in _SAME_SITE else None,
-        )
-    if not isinstance(https_only, bool) and https_only != "auto":
-        options.refuse(
-            ValueError if isinstance(https_only, str) else TypeError,
-            f"{what} https_only",
-            "True, False or 'auto'",
-            https_only,
-        )
-
-    name = cookie_name.lower()
-    if https_only is False and same_site == "none":
-        raise ValueError(
-            f"{what} same_site='none' takes https_only: browsers refuse such "
-            "a cookie when it is not Secure"
-        )
-    if https_only is False and name.startswith(_SECURE_NAMES):
-        raise ValueError(
-            f"{what} cookie_name {cookie_name!r} takes https_only: browsers "
-            "refuse such a cookie when it is not Secure"
-        )
-    if name.startswith(_HOST_NAMES) and (path != "/" or domain is not None):
-        raise ValueError(
-            f"{what} cookie_name {cookie_name!r} takes path='/' and no "
-            "domain: browsers refuse such a cookie otherwise"
-        )
+#: Whose handlers run here. A response that leaves elsewhere, such as a 504
+#: while a shielded handler goes on, is not the handler's.
+_VISITS: ContextVar[tuple["_Visit", ...]] = ContextVar("visits", default=())
 
 
 class _Visit:
     """Stands in for the storage in one request, and knows its session.
 
     aiohttp-session keeps the session in the request that it was asked with,
-    which may be a clone. This one goes with all clones. It does not refer to
-    the request, which refers to it.
+    which may be a clone. This one goes with all clones. It holds the request,
+    which holds it, no longer than there may be something to save.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, request: web.Request) -> None:
         self.storage = storage
+        self.request: web.Request | None = request
         self.session: Any = None
         self.headers: CIMultiDict[str] = CIMultiDict()
-        self.given_up = False
+        #: The value of the cookie in them.
+        self.value: str | None = None
+        #: Whether the handler is at its end.
+        self.is_back = False
+        #: Whether headers have left, so that no cookie can any more.
         self.left = False
 
     def __getattr__(self, name: str) -> Any:
@@ -515,7 +310,7 @@ class _Visit:
 
     async def load_session(self, request: web.Request) -> Any:
         if self.session is None:
-            loaded = await self.storage.load_session(request)
+            loaded = await _load(self.storage, request)
             if self.session is None:  # nobody else was quicker
                 self.session = loaded
         return self.session
@@ -524,36 +319,73 @@ class _Visit:
         self.session = await self.storage.new_session()
         return self.session
 
-    async def save(self, request: web.Request) -> None:
+    async def come_back(self) -> None:
+        self.is_back = True
+        await self.save()
+        if self.left:
+            self.request = None
+
+    def give_up(self) -> None:
+        self.request = None
+        self.headers.clear()
+
+    async def leave(self, status: int, headers: CIMultiDict[str]) -> None:
+        """The headers of a response are about to leave."""
+        if self.session is None:
+            return
+        if self.is_back or self in _VISITS.get():
+            await self.save()
+            headers.extend(self.headers)
+        add_elements(headers, VARY, ("Cookie",))
+        self.left = True
+        if self.is_back:
+            self.request = None
+
+    async def save(self) -> None:
         # There is no public way to ask a session whether it was changed;
         # aiohttp-session's own middleware does the same.
-        if self.session is None or not self.session._changed:
+        request, session = self.request, self.session
+        if request is None or session is None or not session._changed:
             return
-        self.session._changed = False  # also for a save that fails
-        if self.left:
-            facts = logs.facts(request)
-            logger.warning(
-                "%(method)s %(path)s changed its session after the headers "
-                "had left: that is lost",
-                facts,
-                extra=facts,
-            )
-            return
+        session._changed = False  # also for a save that fails
+        sent = _cookies(request, self.storage)
+        if session.new and session.empty and not sent:
+            return  # such as a logout of nobody
         # What a storage does to a response goes to whatever is sent.
         response = web.Response()
-        await self.storage.save_session(request, response, self.session)
+        await self.storage.save_session(request, response, session)
+        if self.left:
+            self.tell_lost(request, response, sent)
+            return
         self.headers = response.headers.copy()
         for cookie in response.cookies.values():
             self.add_cookie(request, cookie)
 
+    def tell_lost(
+        self, request: web.Request, response: web.Response, sent: list[str]
+    ) -> None:
+        """A cookie that the client does not have yet cannot reach it."""
+        cookie = response.cookies.get(self.storage.cookie_name)
+        if cookie is None or cookie.value in [*sent, self.value]:
+            return  # a storage on the server has it now
+        facts = logs.facts(request)
+        logger.warning(
+            "%(method)s %(path)s changed its session after the headers "
+            "had left: that is lost",
+            facts,
+            extra=facts,
+        )
+
     def add_cookie(self, request: web.Request, cookie: "Morsel[str]") -> None:
-        if cookie.key == self.storage.cookie_name and not cookie.value:
-            # aiohttp-session deletes with domain and path only, and browsers
-            # refuse that for what has to be Secure.
-            for name in ("secure", "httponly", "samesite"):
-                cookie[name] = cookie[name] or (
-                    self.storage.cookie_params.get(name) or ""
-                )
+        if cookie.key == self.storage.cookie_name:
+            self.value = cookie.value
+            if not cookie.value:
+                # aiohttp-session deletes with domain and path only, and
+                # browsers refuse that for what has to be Secure.
+                for name in ("secure", "httponly", "samesite"):
+                    cookie[name] = cookie[name] or (
+                        self.storage.cookie_params.get(name) or ""
+                    )
         line = cookie.OutputString()
         if len(line) <= MAX_COOKIE_SIZE:
             self.headers.add(hdrs.SET_COOKIE, line)
@@ -567,17 +399,43 @@ class _Visit:
             extra=facts,
         )
 
-    def give_up(self) -> None:
-        self.given_up = True
 
-    async def leave(
-        self, request: web.Request, status: int, headers: CIMultiDict[str]
-    ) -> None:
-        """The last call."""
-        if self.session is None:
-            return
-        add_elements(headers, VARY, ("Cookie",))
-        if not self.given_up:
-            await self.save(request)
-            headers.extend(self.headers)
-        self.left = True
+def _cookies(request: web.Request, storage: Storage) -> list[str]:
+    """What of the request may be a session, as browsers write cookies."""
+    return cookie_values(lines(request, hdrs.COOKIE), storage.cookie_name)
+
+
+async def _load(storage: Storage, request: web.Request) -> Any:
+    """Have a storage of aiohttp-session's read cookies as browsers mean them.
+
+    It reads what aiohttp reads, which splits at more than semicolons, takes
+    the last of several, stops at names that it does not like, and of several
+    lines takes one.
+    """
+    sent = _cookies(request, storage)
+    if isinstance(storage, SignedCookieStorage) or (
+        len(sent) < 2 and _aiohttps(request, storage) == sent
+    ):
+        return await storage.load_session(request)
+    headers = CIMultiDict(request.headers)
+    headers.popall(hdrs.COOKIE, None)
+    try:
+        for value in sent[:MOST_CANDIDATES]:
+            headers[hdrs.COOKIE] = f"{storage.cookie_name}={value}"
+            session = await storage.load_session(
+                cloned(request, headers=headers)
+            )
+            if not session.new:
+                return session
+    except RuntimeError:
+        pass  # its body has been read: there is no other way to ask
+    return await storage.new_session()
+
+
+def _aiohttps(request: web.Request, storage: Storage) -> list[str]:
+    """The same as aiohttp reads it."""
+    try:
+        found = request.cookies.get(storage.cookie_name)
+    except Exception:  # CookieError, before aiohttp 3.13
+        return ["not to be read"]
+    return [] if found is None else [found]
