@@ -380,7 +380,7 @@ class _Negotiation:
         self.encodings = encodings
 
     def __call__(self, accept: str) -> str | None:
-        weights = dict(weighted(accept))
+        weights = dict(weighted([accept]))
         if "x-gzip" in weights:  # RFC 9110 8.4.1.3: the same
             weights.setdefault("gzip", weights["x-gzip"])
         others = weights.get("*", 0.0)
