@@ -78,21 +78,31 @@ It tells browsers what pages may read. It keeps nobody from sending requests:
 that takes authentication, and protection against cross-site request forgery.
 Answers that no middleware sees, such as 400 to what is no HTTP, bear no
 headers of it.
+
+Because of ``Vary: Origin`` a cache in front keeps one copy of an answer for
+each origin that asks, with ``allow_all`` too: a request without ``Origin`` is
+answered without the header, and nobody else may be given that answer.
 """
 
 import inspect
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from typing import TypeAlias
 
 from aiohttp import web
 from multidict import CIMultiDict, istr
 
-from aiohttp_middlewares._core import options
-from aiohttp_middlewares._core.grammar.fields import VARY, add_elements
-from aiohttp_middlewares._core.grammar.origins import Origins, is_origin
+from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.caching import remembered
+from aiohttp_middlewares._core.grammar.fields import (
+    TOKEN,
+    VARY,
+    add_elements,
+    elements,
+)
+from aiohttp_middlewares._core.grammar.origins import is_origin
+from aiohttp_middlewares._core.requests import lines
 from aiohttp_middlewares._core.sending import Decoration, Decorator
 from aiohttp_middlewares._core.urls import match_path, url_matcher
 from aiohttp_middlewares.annotations import (
@@ -101,6 +111,25 @@ from aiohttp_middlewares.annotations import (
     StrCollection,
     UrlCollection,
     Urls,
+)
+
+__all__ = (
+    "ACCESS_CONTROL",
+    "ACCESS_CONTROL_ALLOW",
+    "ACCESS_CONTROL_ALLOW_CREDENTIALS",
+    "ACCESS_CONTROL_ALLOW_HEADERS",
+    "ACCESS_CONTROL_ALLOW_METHODS",
+    "ACCESS_CONTROL_ALLOW_ORIGIN",
+    "ACCESS_CONTROL_EXPOSE_HEADERS",
+    "ACCESS_CONTROL_MAX_AGE",
+    "ACCESS_CONTROL_REQUEST_HEADERS",
+    "ACCESS_CONTROL_REQUEST_METHOD",
+    "DEFAULT_ALLOW_HEADERS",
+    "DEFAULT_ALLOW_METHODS",
+    "DEFAULT_URLS",
+    "OriginCheck",
+    "cors_middleware",
+    "match_items",
 )
 
 ACCESS_CONTROL = "Access-Control"
@@ -131,7 +160,7 @@ DEFAULT_URLS: tuple[re.Pattern[str]] = (re.compile(r".*"),)
 #: Decides about an origin, ``"null"`` included; may be a coroutine function.
 OriginCheck: TypeAlias = Callable[[str, web.Request], bool | Awaitable[bool]]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _ORIGIN = istr("Origin")
 
@@ -204,7 +233,19 @@ def cors_middleware(
         )
     policy = _policy(credentials=allow_credentials, exposed=exposed)
     ask = _ask(origins, policy) if callable(origins) else None
-    judge = _judge(f"{what} origins", () if ask else origins, policy)
+    found = _listed(f"{what} origins", () if callable(origins) else origins)
+    judge = _judge(f"{what} origins", found, policy)
+    shown_origins = logs.listed([origins] if ask else found)
+    if allow_all and (ask or found):
+        logger.warning(
+            "cors_middleware(allow_all=True, origins=…) lets the pages of "
+            "every origin read, and looks at no list: leave out one of them"
+        )
+    if not (allow_all or ask or found):
+        logger.warning(
+            "cors_middleware() without origins lets no page of another "
+            "origin read: list the origins"
+        )
     if allow_all:
         ask = None
         judge = _any_origin(policy) if allow_credentials else _anybody(policy)
@@ -245,6 +286,11 @@ def cors_middleware(
         decorator: Decorator = _vary_by_origin
         if origin is not None:
             admit = judge(origin) if ask is None else await ask(origin, request)
+            if admit is None and logger.isEnabledFor(logging.DEBUG):
+                facts = logs.facts(
+                    request, origin=logs.shown(origin), origins=shown_origins
+                )
+                logger.debug("Not admitted: an origin", extra=facts)
             if asked is None:
                 decorator = admit or decorator
             elif admit is not None:
@@ -337,17 +383,14 @@ class _Preflight:
         admit(headers)
         headers[VARY] = _PREFLIGHT_VARY
         for request_name, response_name in self.mirrored:
-            asked = request.headers.get(request_name, "")
-            if _TOKENS.fullmatch(asked):
-                headers[response_name] = asked
+            asked = elements(lines(request, request_name))
+            if asked and all(map(TOKEN.fullmatch, asked)):
+                headers[response_name] = ", ".join(asked)
         return web.Response(body=b"", headers=headers)
 
 
 _PREFLIGHT_VARY = (
     "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
-)
-_TOKENS = re.compile(
-    rf"{options.TOKEN.pattern}(?:[ \t]*,[ \t]*{options.TOKEN.pattern})*"
 )
 
 
@@ -360,11 +403,7 @@ def _vary_by_preflight(headers: CIMultiDict[str]) -> None:
     add_elements(headers, VARY, _PREFLIGHT_VARY.split(", "))
 
 
-Judge: TypeAlias = Callable[[str], Decorator | None]
-
-
-def _judge(what: str, origins: object, policy: Policy) -> Judge:
-    """What an origin gets, by the list of those that are allowed."""
+def _listed(what: str, origins: object) -> tuple[object, ...]:
     found = options.items(
         what, "strings, patterns or URLs", () if origins is None else origins
     )
@@ -372,20 +411,27 @@ def _judge(what: str, origins: object, policy: Policy) -> Judge:
         raise ValueError(
             f"{what} ['*'] would allow nobody; did you mean allow_all=True?"
         )
-    listed = Origins(what, found)
+    return found
+
+
+Judge: TypeAlias = Callable[[str], Decorator | None]
+
+
+def _judge(what: str, origins: object, policy: Policy) -> Judge:
+    """What an origin gets, by the list of those that are allowed."""
+    listed = options.origins(what, origins)
     exact = {origin: policy(origin) for origin in listed.exact}
     if not (listed.wildcards or listed.patterns):
         return exact.get
 
-    # Bounded, as anybody may send any number of origins.
-    @lru_cache(maxsize=256)
     def judge(origin: str) -> Decorator | None:
         admit = exact.get(origin)
         if admit is None and listed.fit(origin):
             return policy(origin)
         return admit
 
-    return judge
+    # Anybody may send any number of origins.
+    return remembered(judge, size=256)
 
 
 def _anybody(policy: Policy) -> Judge:

@@ -69,13 +69,9 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.grammar.authority import (
-    DEFAULT_PORTS,
-    Authority,
-    parse_authority,
-)
-from aiohttp_middlewares._core.grammar.origins import Origins
-from aiohttp_middlewares._core.requests import authority_of
+from aiohttp_middlewares._core.grammar.authority import parse_authority
+from aiohttp_middlewares._core.grammar.origins import origin_at, parse_origin
+from aiohttp_middlewares._core.requests import authority_text, lines
 from aiohttp_middlewares._core.urls import url_matcher
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -84,10 +80,11 @@ from aiohttp_middlewares.annotations import (
     Urls,
 )
 
-SEC_FETCH_SITE = istr("Sec-Fetch-Site")
-UPGRADE = istr("Upgrade")
+__all__ = ("SEC_FETCH_SITE", "csrf_middleware")
 
-logger = logging.getLogger(__name__)
+SEC_FETCH_SITE = istr("Sec-Fetch-Site")
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def csrf_middleware(
@@ -124,7 +121,8 @@ def csrf_middleware(
                 f"{what} trusted_origins [{everybody!r}] would trust every "
                 "page; list the origins"
             )
-    trusted = Origins(f"{what} trusted_origins", listed)
+    trusted = options.origins(f"{what} trusted_origins", listed)
+    shown_origins = logs.listed(listed)
     options.flag(f"{what} allow_same_site", allow_same_site)
     ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
     good_sites = {"same-origin", "none"}
@@ -135,29 +133,33 @@ def csrf_middleware(
     async def csrf(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        headers = request.headers
         # TRACE would be safe for RFC 9110 9.2.1; no browser sends it.
-        if request.method in _SAFE_METHODS and not (
-            UPGRADE in headers and "websocket" in headers[UPGRADE].lower()
-        ):
+        if request.method in _SAFE_METHODS and not _is_handshake(request):
             return await handler(request)
-        site = headers.get(SEC_FETCH_SITE)
+        # No browser sends either twice: then nothing fits.
+        site = ", ".join(lines(request, SEC_FETCH_SITE))
         if site in good_sites:
             return await handler(request)
-        origin = headers.get(hdrs.ORIGIN)
+        origin = ", ".join(lines(request, hdrs.ORIGIN))
         if not origin and not site:
             return await handler(request)
+        host = authority_text(request)
         if origin and (
             origin in trusted
-            or (
-                not site
-                and _is_own(origin, request.scheme, authority_of(request))
-            )
+            or (not site and _is_own(origin, request.scheme, host))
         ):
             return await handler(request)
         if ignored is not None and ignored(request):
             return await handler(request)
-        logs.refused(logger, request, "it comes from another origin")
+        logs.refused(
+            logger,
+            request,
+            "it comes from another origin",
+            origin=logs.shown(origin),
+            site=logs.shown(site),
+            host=logs.shown(host),
+            trusted_origins=shown_origins,
+        )
         raise web.HTTPForbidden(text="Cross-origin request refused")
 
     return csrf
@@ -166,16 +168,18 @@ def csrf_middleware(
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def _is_own(origin: str, scheme: str, ours: Authority | None) -> bool:
+def _is_handshake(request: web.Request) -> bool:
+    return any(
+        "websocket" in line.lower() for line in lines(request, hdrs.UPGRADE)
+    )
+
+
+def _is_own(origin: str, scheme: str, host: str | None) -> bool:
     """Whether scheme, host and port are those of the request (RFC 6454 5)."""
-    named, separator, text = origin.partition("://")
-    theirs = parse_authority(text)
-    if not separator or theirs is None or ours is None:
-        return False
-    default = DEFAULT_PORTS.get(scheme)
+    theirs = parse_origin(origin)
+    ours = None if host is None else parse_authority(host)
     return (
-        named.lower() == scheme
-        and theirs.host == ours.host
-        and (default if theirs.port is None else theirs.port)
-        == (default if ours.port is None else ours.port)
+        theirs is not None
+        and ours is not None
+        and theirs == origin_at(scheme, ours)
     )

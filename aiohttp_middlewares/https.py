@@ -40,11 +40,10 @@ Without ``trusted`` anybody who reaches the application past the proxy can
 claim to have come by HTTPS: then secure cookies are set in clear text, and a
 redirect to HTTPS does not happen.
 
-The request that goes on is a clone. What the handler stores in it
-(``request["user"]``) is not seen by middlewares outside, and aiohttp does not
-close the temporary files of a multipart body that was read from it: they are
-closed when they are collected. A request whose body has been read cannot be
-cloned; it goes on unchanged.
+The request that goes on is a clone: one that a middleware further out keeps
+has the old scheme. What is stored in either (``request["user"]``) is seen in
+both. A request whose body has been read cannot be cloned; it goes on
+unchanged.
 """
 
 import logging
@@ -54,18 +53,23 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares._core.grammar.fields import elements, parameters
-from aiohttp_middlewares._core.grammar.networks import PeerCollection, Peers
-from aiohttp_middlewares._core.requests import cloned
+from aiohttp_middlewares._core.grammar.forwarded import (
+    forwarded_nearest_first,
+    nearest_first,
+)
+from aiohttp_middlewares._core.grammar.networks import PeerCollection
+from aiohttp_middlewares._core.requests import Peers, go_on, lines, warn_once
 from aiohttp_middlewares.annotations import (
     DictStrStr,
     Handler,
     Middleware,
 )
 
+__all__ = ("DEFAULT_MATCH_HEADERS", "https_middleware")
+
 DEFAULT_MATCH_HEADERS: DictStrStr = {"X-Forwarded-Proto": "https"}
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def https_middleware(
@@ -90,35 +94,28 @@ def https_middleware(
     what = "https_middleware"
     wanted = _wanted(f"{what} match_headers", match_headers)
     peers = None if trusted is None else Peers(f"{what} trusted", trusted)
-    #: A quick no, where only one header can say so.
-    only = wanted[0][0] if len(wanted) == 1 else None
-    warned = False
+    names = [name for name, _ in wanted]
+    too_late = warn_once(
+        logger,
+        "The scheme of requests cannot be set after their body was read: "
+        "move https_middleware further out",
+    )
 
     @web.middleware
     async def https(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        nonlocal warned
         headers = request.headers
-        if only is not None and only not in headers:
-            return await handler(request)
-        for name, value in wanted:
-            lines = headers.getall(name, None)
-            if lines and _says(lines, name, value):
+        for name in names:
+            if name in headers:
                 break
         else:
             return await handler(request)
         if request.scheme == "https" or not (peers is None or request in peers):
             return await handler(request)
-        try:
-            request = cloned(request, scheme="https")
-        except RuntimeError:  # its body has been read
-            if not warned:
-                warned = True
-                logger.warning(
-                    "The scheme of requests cannot be set after their body "
-                    "was read: move https_middleware further out"
-                )
+        for name, value in wanted:
+            if _says(lines(request, name), name, value):
+                return await go_on(request, handler, too_late, scheme="https")
         return await handler(request)
 
     return https
@@ -146,14 +143,12 @@ def _wanted(
     ]
 
 
-def _says(lines: list[str], name: istr, value: str) -> bool:
-    if len(lines) == 1 and lines[0].lower() == value:
+def _says(said: list[str], name: istr, value: str) -> bool:
+    if len(said) == 1 and said[0].lower() == value:
         return True  # as most proxies have it
-    said = elements(lines)
-    if not said:
-        return False
-    last = said[-1].lower()
+    last = next(nearest_first(said), "").lower()
     if name == hdrs.FORWARDED and last != value:
-        last = parameters(last).get("proto", "")
+        nearest = next(forwarded_nearest_first(said), {})
+        last = nearest.get("proto", "").lower()
     # What some proxies say of a WebSocket that came by TLS.
     return last == value or (last == "wss" and value == "https")

@@ -57,23 +57,38 @@ follow no redirect of a WebSocket.
 """
 
 import logging
+from typing import Literal, TypeAlias
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.requests import authority_of, moved
+from aiohttp_middlewares._core.grammar.authority import parse_authority
+from aiohttp_middlewares._core.grammar.forwarded import (
+    forwarded_nearest_first,
+    nearest_first,
+)
+from aiohttp_middlewares._core.requests import (
+    authority_text,
+    lines,
+    moved,
+    warn_once,
+)
 from aiohttp_middlewares._core.urls import url_matcher
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
-#: With 307 the method and the body stay, and no browser keeps it in mind.
-DEFAULT_STATUS = 307
+__all__ = ("DEFAULT_STATUS", "https_redirect_middleware")
 
-logger = logging.getLogger(__name__)
+Status: TypeAlias = Literal[301, 302, 307, 308]
+
+#: With 307 the method and the body stay, and no browser keeps it in mind.
+DEFAULT_STATUS: Status = 307
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def https_redirect_middleware(
     *,
-    status: int = DEFAULT_STATUS,
+    status: Status = DEFAULT_STATUS,
     https_port: int | None = None,
     ignore: Urls | None = None,
 ) -> Middleware:
@@ -105,6 +120,14 @@ def https_redirect_middleware(
                 ValueError, f"{what} https_port", "65535 or less", https_port
             )
     ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    warn_of_loop = warn_once(
+        logger,
+        "A request that says to have come by HTTPS was redirected to HTTPS. "
+        "If a proxy in front takes off the TLS, its visitors are redirected "
+        "for ever: put proxy_headers_middleware or https_middleware outside "
+        "of https_redirect_middleware, and let it trust that proxy. If there "
+        "is none, a stranger has made it up",
+    )
 
     @web.middleware
     async def https_redirect(
@@ -114,10 +137,18 @@ def https_redirect_middleware(
             return await handler(request)
         if ignored is not None and ignored(request):
             return await handler(request)
-        authority = authority_of(request)
+        text = authority_text(request)
+        authority = None if text is None else parse_authority(text)
         if authority is None:
-            logs.refused(logger, request, "its host is missing or malformed")
+            logs.refused(
+                logger,
+                request,
+                "its host is missing or malformed",
+                host=logs.shown(text),
+            )
             raise web.HTTPBadRequest(text="Invalid host header")
+        if _says_https(request):
+            warn_of_loop()
         raise redirect(moved(request, "https", authority.host, https_port))
 
     return https_redirect
@@ -129,3 +160,12 @@ _REDIRECTS: dict[int, type[web.HTTPMove]] = {
     307: web.HTTPTemporaryRedirect,
     308: web.HTTPPermanentRedirect,
 }
+
+
+def _says_https(request: web.Request) -> bool:
+    """Whether a proxy, or anybody else, says that the visitor came by it."""
+    proto = next(nearest_first(lines(request, "X-Forwarded-Proto")), "")
+    forwarded = next(
+        forwarded_nearest_first(lines(request, hdrs.FORWARDED)), {}
+    )
+    return "https" in (proto.lower(), forwarded.get("proto", "").lower())

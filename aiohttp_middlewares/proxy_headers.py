@@ -73,47 +73,61 @@ The first proxy has to set these headers itself, not to hand on what the
 visitor sent: see :doc:`/how-to/behind-a-proxy`. With a number as ``trusted``
 anybody who can connect is taken for the proxy.
 
-The request that goes on is a clone. What the handler stores in it
-(``request["user"]``) is not seen by middlewares outside, and aiohttp does not
-close the temporary files of a multipart body that was read from it: they are
-closed when they are collected. A request whose body has been read cannot be
-cloned; it goes on unchanged.
+The request that goes on is a clone: one that a middleware further out keeps
+has the old address, and so has the access log of aiohttp. What is stored in
+either (``request["user"]``) is seen in both. A request whose body has been
+read cannot be cloned; it goes on unchanged.
+
+Of a list some sixty elements and eight kilobytes are read, from its right
+end.
 """
 
-import ipaddress
 import logging
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice, tee
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from aiohttp import hdrs, web
-from multidict import CIMultiDictProxy, istr
+from multidict import istr
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.caching import remembered
 from aiohttp_middlewares._core.grammar.authority import parse_authority
-from aiohttp_middlewares._core.grammar.networks import (
-    Address,
-    PeerCollection,
-    Peers,
+from aiohttp_middlewares._core.grammar.forwarded import (
+    forwarded_nearest_first,
+    nearest_first,
 )
-from aiohttp_middlewares._core.requests import cloned
+from aiohttp_middlewares._core.grammar.networks import (
+    PeerCollection,
+    parse_node,
+)
+from aiohttp_middlewares._core.requests import Peers, go_on, lines, warn_once
 from aiohttp_middlewares.annotations import DictStrStr, Handler, Middleware
 
+__all__ = (
+    "FAMILIES",
+    "X_FORWARDED_FOR",
+    "X_FORWARDED_HOST",
+    "X_FORWARDED_PROTO",
+    "proxy_headers_middleware",
+)
+
 FAMILIES = ("x-forwarded", "forwarded")
+Family: TypeAlias = Literal["x-forwarded", "forwarded"]
 
 X_FORWARDED_FOR = istr("X-Forwarded-For")
 X_FORWARDED_HOST = istr("X-Forwarded-Host")
 X_FORWARDED_PROTO = istr("X-Forwarded-Proto")
+_FORWARDED = istr(hdrs.FORWARDED)
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def proxy_headers_middleware(
     *,
     trusted: PeerCollection | int,
-    family: str = "x-forwarded",
+    family: Family = "x-forwarded",
     host: bool = False,
     client_ip_header: str | None = None,
 ) -> Middleware:
@@ -151,13 +165,12 @@ def proxy_headers_middleware(
             ValueError, f"{what} family", "'x-forwarded' or 'forwarded'", family
         )
     options.flag(f"{what} host", host)
-    read: Callable[[CIMultiDictProxy[str]], _Reports]
+    read = _read_x_forwarded
+    names = [X_FORWARDED_FOR, X_FORWARDED_PROTO]
     if family == "forwarded":
-        read, names = _read_forwarded, [istr(hdrs.FORWARDED)]
-    else:
-        read, names = _read_x_forwarded, [X_FORWARDED_FOR, X_FORWARDED_PROTO]
-        if host:
-            names.append(X_FORWARDED_HOST)
+        read, names = _read_forwarded, [_FORWARDED]
+    elif host:
+        names.append(X_FORWARDED_HOST)
     client_ip = None
     if client_ip_header is not None:
         client_ip = options.header_name(
@@ -165,20 +178,17 @@ def proxy_headers_middleware(
         )
         names.append(client_ip)
     # Proxies are few, and visitors mostly send more than one request.
-    hop = lru_cache(maxsize=1024)(
-        partial(
-            _hop,
-            _node if family == "forwarded" and client_ip is None else _address,
-            peers,
-        )
+    hop = remembered(partial(_hop, peers), size=1024)
+    too_late = warn_once(
+        logger,
+        "A request cannot be changed after its body was read: move "
+        "proxy_headers_middleware further out",
     )
-    warned = False
 
     @web.middleware
     async def proxy_headers(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        nonlocal warned
         headers = request.headers
         for name in names:
             if name in headers:
@@ -188,12 +198,12 @@ def proxy_headers_middleware(
         if peers is not None and request not in peers:
             return await handler(request)
 
-        reports = read(headers)
+        reports = read(request)
         if client_ip is None:
             client, depth = _walk(reports.hops, hop, count)
         else:
-            lines = headers.getall(client_ip, ())
-            found = hop(lines[-1]) if lines else None
+            said = lines(request, client_ip)
+            found = hop(said[-1]) if said else None
             client, depth = None if found is None else found.address, 1
 
         changes: DictStrStr = {}
@@ -206,17 +216,9 @@ def proxy_headers_middleware(
             named = _last(reports.hosts, depth)
             if named is not None and parse_authority(named) is not None:
                 changes["host"] = named
-        if changes:
-            try:
-                request = cloned(request, **changes)
-            except RuntimeError:  # its body has been read
-                if not warned:
-                    warned = True
-                    logger.warning(
-                        "A request cannot be changed after its body was "
-                        "read: move proxy_headers_middleware further out"
-                    )
-        return await handler(request)
+        if not changes:
+            return await handler(request)
+        return await go_on(request, handler, too_late, **changes)
 
     return proxy_headers
 
@@ -236,28 +238,16 @@ class _Reports(NamedTuple):
     hosts: Iterator[str | None]
 
 
-def _read_x_forwarded(headers: CIMultiDictProxy[str]) -> _Reports:
+def _read_x_forwarded(request: web.Request) -> _Reports:
     return _Reports(
-        _nearest_first(headers, X_FORWARDED_FOR),
-        _nearest_first(headers, X_FORWARDED_PROTO),
-        _nearest_first(headers, X_FORWARDED_HOST),
+        nearest_first(lines(request, X_FORWARDED_FOR)),
+        nearest_first(lines(request, X_FORWARDED_PROTO)),
+        nearest_first(lines(request, X_FORWARDED_HOST)),
     )
 
 
-def _nearest_first(headers: CIMultiDictProxy[str], name: istr) -> Iterator[str]:
-    """The elements of all lines; empty ones are not (RFC 9110 5.6.1).
-
-    There are no quoted strings in these headers: a quotation mark that a
-    client sends must not swallow what a proxy adds.
-    """
-    for line in reversed(headers.getall(name, ())):
-        for part in reversed(line.split(",")):
-            if element := part.strip(" \t"):
-                yield element
-
-
-def _read_forwarded(headers: CIMultiDictProxy[str]) -> _Reports:
-    elements = _well_formed(headers.getall(hdrs.FORWARDED, ()))
+def _read_forwarded(request: web.Request) -> _Reports:
+    elements = forwarded_nearest_first(lines(request, _FORWARDED))
     hops, protos, hosts = tee(elements, 3)
     return _Reports(
         (element.get("for", "") for element in hops),
@@ -266,104 +256,16 @@ def _read_forwarded(headers: CIMultiDictProxy[str]) -> _Reports:
     )
 
 
-def _well_formed(lines: Sequence[str]) -> Iterator[DictStrStr]:
-    for element in _forwarded_elements(lines):
-        parameters = _parameters(element)
-        if parameters is None:
-            return
-        yield parameters
-
-
-def _forwarded_elements(lines: Sequence[str]) -> Iterator[str]:
-    """The elements of RFC 7239, from the last to the first.
-
-    A quotation mark that a client left open does not reach what a proxy adds
-    after it: before an element that is well-formed, and so has an even number
-    of them, stands a comma that is not quoted.
-    """
-    for line in reversed(lines):
-        parts: list[str] = []
-        quotes = 0
-        for part in reversed(line.split(",")):
-            parts.append(part)
-            quotes += _QUOTED_PAIR.sub("", part).count('"')
-            if quotes % 2 == 0:
-                if element := ",".join(reversed(parts)).strip(" \t"):
-                    yield element
-                parts.clear()
-        if parts:
-            yield ",".join(reversed(parts))
-
-
-_QUOTED_PAIR = re.compile(r"\\(.)")
-# RFC 7239 4, with optional white space where other fields have it.
-_PAIR = re.compile(
-    rf"[ \t]*(?:({options.TOKEN.pattern})="
-    rf'(?:({options.TOKEN.pattern})|"((?:[^"\\]|\\.)*)"))?[ \t]*(;|\Z)'
-)
-
-
-def _parameters(element: str) -> DictStrStr | None:
-    """The pairs of one element; ``None`` if it is malformed."""
-    found: DictStrStr = {}
-    position = 0
-    while position < len(element):
-        pair = _PAIR.match(element, position)
-        if pair is None:
-            return None
-        position = pair.end()
-        name, token, quoted, _ = pair.groups()
-        if name is not None:
-            # RFC 7239 4: no parameter more than once
-            if name.lower() in found:
-                return None
-            value = token or _QUOTED_PAIR.sub(r"\1", quoted)
-            found[name.lower()] = value
-    return found
-
-
-# RFC 7239 6: a port may be obfuscated.
-_NODE = re.compile(
-    r"(?:\[([^\[\]]+)\]|([0-9.]+))(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?"
-)
-
-
-def _node(text: str) -> Address | None:
-    """The address of a node, in brackets if it is IPv6, without its port."""
-    found = _NODE.fullmatch(text)
-    if found is None:
-        return None
-    try:
-        if found[1] is None:
-            return ipaddress.IPv4Address(found[2])
-        # A zone is a matter of the machine that wrote it.
-        six = ipaddress.IPv6Address(found[1].partition("%")[0])
-    except ValueError:
-        return None
-    # ::ffff:192.0.2.1 is how a socket for both families names 192.0.2.1.
-    return six.ipv4_mapped or six
-
-
-def _address(text: str) -> Address | None:
-    """As proxies write it in ``X-Forwarded-For``: IPv6 without brackets too."""
-    text = text.strip(" \t")
-    if text.count(":") > 1 and not text.startswith("["):
-        text = f"[{text}]"
-    return _node(text)
-
-
 class _Hop(NamedTuple):
     address: str
     trusted: bool
 
 
-def _hop(
-    parse: Callable[[str], Address | None], peers: Peers | None, text: str
-) -> _Hop | None:
-    address = parse(text)
+def _hop(peers: Peers | None, text: str) -> _Hop | None:
+    address = parse_node(text)
     if address is None:
         return None
-    return _Hop(str(address), peers is None or peers.has(address))
+    return _Hop(str(address), peers is None or peers.networks.has(address))
 
 
 def _walk(

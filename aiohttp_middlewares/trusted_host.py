@@ -32,10 +32,11 @@ What is one host
 ================
 
 A host is parsed (RFC 9110 section 7.2, RFC 3986 section 3.2.2), and then
-compared without case, port and trailing dot; ``bücher.example`` and
-``xn--bcher-kva.example`` are the same. What cannot be parsed is refused even
-if ``*`` is allowed: aiohttp itself lets ``a b``, ``evil@x``, ``x/y`` and an
-empty host through.
+compared without case, port and trailing dot. A name of another script may be
+listed in either spelling; browsers send it in punycode, as ASCII is all that
+a host may be made of. What cannot be parsed is refused even if ``*`` is
+allowed: aiohttp itself lets ``a b``, ``evil@x``, ``x/y`` and an empty host
+through.
 
 The answer to any other host is ``400 Invalid host header``. Where
 ``www.example.com`` is listed and ``example.com`` is not, a visitor of the
@@ -56,26 +57,34 @@ what RFC 3986 allows in a name, characters such as ``,`` or ``'`` and ``%``
 escapes are refused: no name in use has them.
 """
 
-import ipaddress
 import logging
 from collections.abc import Collection
-from contextlib import suppress
-from functools import lru_cache
 from typing import NamedTuple
 
 from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.caching import remembered
 from aiohttp_middlewares._core.grammar.authority import (
     Authority,
+    in_ascii,
     parse_authority,
 )
-from aiohttp_middlewares._core.grammar.networks import Address, Network, Peers
+from aiohttp_middlewares._core.grammar.networks import (
+    Address,
+    Network,
+    Networks,
+    network_meant,
+    parse_address,
+    parse_network,
+)
 from aiohttp_middlewares._core.requests import authority_text, moved
 from aiohttp_middlewares._core.urls import url_matcher
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
-logger = logging.getLogger(__name__)
+__all__ = ("trusted_host_middleware",)
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def trusted_host_middleware(
@@ -103,10 +112,11 @@ def trusted_host_middleware(
     """
     what = "trusted_host_middleware"
     hosts = _Hosts(f"{what} allowed_hosts", allowed_hosts)
+    listed = logs.listed(hosts.listed)
     options.flag(f"{what} www_redirect", www_redirect)
     ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
     # Visitors use few spellings of few hosts.
-    verdict = lru_cache(maxsize=256)(hosts.verdict)
+    verdict = remembered(hosts.verdict, size=256)
 
     @web.middleware
     async def trusted_host(
@@ -119,7 +129,13 @@ def trusted_host_middleware(
         if said.www is not None and www_redirect:
             location = moved(request, request.scheme, *said.www)
             raise web.HTTPTemporaryRedirect(location)
-        logs.refused(logger, request, said.reason)
+        logs.refused(
+            logger,
+            request,
+            said.reason,
+            host=logs.shown(text),
+            allowed_hosts=listed,
+        )
         raise web.HTTPBadRequest(text="Invalid host header")
 
     return trusted_host
@@ -145,6 +161,7 @@ class _Hosts:
             raise ValueError(
                 f"{what} should not be empty: it would refuse every request"
             )
+        self.listed = found
         self.all = "*" in found
         self.names: set[str] = set()
         self.endings: list[str] = []
@@ -159,7 +176,7 @@ class _Hosts:
                 self.endings.append("." + _name(what, item, item[2:]))
             else:
                 self.names.add(_name(what, item, item))
-        self.networks = Peers(what, networks)
+        self.networks = Networks(networks)
 
     def verdict(self, text: str) -> _Verdict:
         authority = parse_authority(text)
@@ -171,8 +188,8 @@ class _Hosts:
         for ending in self.endings:
             if host.endswith(ending):
                 return _ALLOWED
-        address = _network(host)
-        if address is not None and self.networks.has(address[0]):
+        address = parse_address(host.strip("[]"))
+        if address is not None and self.networks.has(address):
             return _ALLOWED
         www = f"www.{host}"
         if www in self.names:
@@ -186,10 +203,7 @@ def _network(item: object) -> Network | None:
         item = item[1:-1]
     if not isinstance(item, str | Address | Network):
         return None
-    try:
-        return ipaddress.ip_network(item)
-    except ValueError:
-        return None
+    return parse_network(item)
 
 
 def _name(what: str, item: object, name: object) -> str:
@@ -198,18 +212,19 @@ def _name(what: str, item: object, name: object) -> str:
     )
     if not isinstance(name, str):
         options.refuse(TypeError, what, should, item)
-    authority = parse_authority(name)
+    authority = parse_authority(in_ascii(name) or "")
     if authority is not None and authority.port is None:
         return authority.host
-    options.refuse(ValueError, what, should, item, meant=_meant(name))
+    options.refuse(ValueError, what, should, item, meant=_meant(str(item)))
 
 
-def _meant(name: str) -> str | None:
+def _meant(item: str) -> str | None:
     """What to type instead of a URL, a host with a port, or the like."""
-    with suppress(ValueError):  # host bits set: 10.0.0.1/8
-        return repr(str(ipaddress.ip_network(name, strict=False)))
-    host = (name.partition("://")[2] or name).partition("/")[0]
-    authority = parse_authority(host.removeprefix("*").lstrip("."))
+    if (meant := network_meant(item)) is not None:
+        return meant
+    host = (item.partition("://")[2] or item).partition("/")[0]
+    below = host.startswith(("*", "."))
+    authority = parse_authority(in_ascii(host.lstrip("*.")) or "")
     if authority is None:
         return None
-    return repr(("*." if host.startswith("*") else "") + authority.host)
+    return repr(("*." if below else "") + authority.host)

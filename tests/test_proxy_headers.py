@@ -12,14 +12,18 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import example, given
 from hypothesis import strategies as st
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import head, raw
 
 from aiohttp_middlewares import proxy_headers, proxy_headers_middleware
-from aiohttp_middlewares._core.grammar.networks import Peers
+from aiohttp_middlewares._core.grammar.forwarded import (
+    forwarded_nearest_first,
+)
+from aiohttp_middlewares._core.requests import Peers
 from aiohttp_middlewares.annotations import Handler
 
 PROXIES = ["127.0.0.1", "10.0.0.0/8", "2001:db8:1::/48"]
@@ -273,7 +277,10 @@ async def test_host_is_taken_when_asked_for(
         (["for=192.0.2.1, for=[::1]"], "127.0.0.1 http://h.example/"),
         (['for=192.0.2.1, for="10.0.0.1'], "127.0.0.1 http://h.example/"),
         (["for=2001:db8::1"], "127.0.0.1 http://h.example/"),
-        (['for="2001:db8::1"'], "127.0.0.1 http://h.example/"),
+        # what real proxies send: an IPv6 address as a whole, if it is quoted
+        (['for="2001:db8::1"'], "2001:db8::1 http://h.example/"),
+        (['for="2001:db8::1%eth0"'], "2001:db8::1 http://h.example/"),
+        (['for="2001:db8::1:x"'], "127.0.0.1 http://h.example/"),
         # an open quotation mark of the visitor's hides nothing
         (['for="6.6.6.6, for=192.0.2.1'], "192.0.2.1 http://h.example/"),
         (['for="\\, for="[2001:db8::9]"'], "2001:db8::9 http://h.example/"),
@@ -574,14 +581,12 @@ TRUSTED = Peers("test", PROXIES)
 
 
 def believed(fields: Fields, family: str) -> str | None:
-    headers = CIMultiDictProxy(CIMultiDict(fields))
+    request = make_mocked_request("GET", "/", CIMultiDict(fields))
     if family == "forwarded":
-        reports = proxy_headers._read_forwarded(headers)
-        parse = proxy_headers._node
+        reports = proxy_headers._read_forwarded(request)
     else:
-        reports = proxy_headers._read_x_forwarded(headers)
-        parse = proxy_headers._address
-    read = partial(proxy_headers._hop, parse, TRUSTED)
+        reports = proxy_headers._read_x_forwarded(request)
+    read = partial(proxy_headers._hop, TRUSTED)
     client, depth = proxy_headers._walk(reports.hops, read, None)
     assert (client is None) == (depth == 0)
     proxy_headers._last(reports.protos, depth)
@@ -602,7 +607,7 @@ def test_nobody_looks_past_the_first_that_is_not_trusted(
     """Whatever the visitor sends, his address is what the proxy adds."""
     mapped = getattr(client, "ipv4_mapped", None)
     client = mapped or client
-    if TRUSTED.has(client):
+    if TRUSTED.networks.has(client):
         return
     found = ", ".join(map(str, [client, *proxies]))
     sent = x_for(*lines[:-1], f"{lines[-1]},{found}" if lines else found)
@@ -653,7 +658,7 @@ def test_well_formed_elements_are_read_as_they_were_written(
     elements: list[dict[str, tuple[str, bool]]],
 ) -> None:
     line = ", ".join(map(written, elements))
-    assert list(proxy_headers._well_formed([line])) == [
+    assert list(forwarded_nearest_first([line])) == [
         {name: value for name, (value, _) in element.items()}
         for element in reversed(elements)
     ]

@@ -12,9 +12,17 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 from multidict import istr
+from yarl import URL
 
-# RFC 9110 5.6.2: what a method or a field name is made of.
-TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+from aiohttp_middlewares._core.grammar.fields import TOKEN as TOKEN
+from aiohttp_middlewares._core.grammar.networks import (
+    Address,
+    Network,
+    network_meant,
+    parse_network,
+)
+from aiohttp_middlewares._core.grammar.origins import Origins, origin_meant
+
 _FIELD_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 
 
@@ -25,9 +33,16 @@ def refuse(
     got: object,
     *,
     meant: str | None = None,
+    advice: str | None = None,
 ) -> NoReturn:
-    """Raise the one sentence; ``meant`` is source text to type instead."""
-    hint = "" if meant is None else f"; did you mean {meant}?"
+    """Raise the one sentence.
+
+    :param meant: Source text to type instead.
+    :param advice: What to do where nobody knows what was meant.
+    """
+    hint = "" if advice is None else f"; {advice}"
+    if meant is not None:
+        hint = f"; did you mean {meant}?"
     raise error(f"{what} should be {should}, got {got!r}{hint}")
 
 
@@ -66,10 +81,11 @@ def function(what: str, value: object) -> Callable[..., Any]:
 def items(what: str, of: str, value: object) -> tuple[Any, ...]:
     """The members of a collection of ``of``, frozen.
 
-    A bare string is never a collection, and neither is a mapping.
+    A bare string is never a collection, and neither is a mapping. (A single
+    network could be walked through, an address at a time.)
     """
     should = f"a collection of {of}"
-    if isinstance(value, str):
+    if isinstance(value, str | URL | re.Pattern | Address | Network):
         refuse(TypeError, what, should, value, meant=f"[{value!r}]")
     if isinstance(value, bytes | Mapping) or not isinstance(value, Iterable):
         refuse(TypeError, what, should, value)
@@ -143,3 +159,54 @@ def statuses(what: str, value: object) -> frozenset[int]:
         if not 100 <= item <= 599:
             refuse(ValueError, what, "HTTP status codes, 100 to 599", item)
     return frozenset(found)
+
+
+def origins(what: str, value: object) -> Origins:
+    """A collection of origins: strings, some with a ``*``, patterns, URLs."""
+    of = "strings, patterns or URLs"
+    found = Origins()
+    for item in items(what, of, value):
+        if isinstance(item, re.Pattern):
+            if not isinstance(item.pattern, str):
+                refuse(TypeError, what, "patterns for str", item)
+            found.patterns.append(item)
+            continue
+        if not isinstance(item, str | URL):
+            refuse(TypeError, what, f"a collection of {of}", item)
+        text = str(item)
+        if not found.add(text):
+            refuse(
+                ValueError,
+                what,
+                "origins such as 'https://example.com', "
+                "'https://*.example.com' or 'http://localhost:*'",
+                text,
+                meant=origin_meant(text),
+            )
+    return found
+
+
+def peers(what: str, value: object) -> tuple[list[Network], bool]:
+    """A collection of networks, and whether unix sockets are among them."""
+    of = "IP addresses, networks or 'unix'"
+    found = items(what, of, value)
+    networks = []
+    for item in found:
+        if item == "unix":
+            continue
+        if not isinstance(item, str | Address | Network):
+            refuse(TypeError, what, f"a collection of {of}", item)
+        network = parse_network(item)
+        if network is None:
+            refuse(
+                ValueError,
+                what,
+                f"a collection of {of}",
+                item,
+                meant=network_meant(str(item)),
+                advice="names are not resolved, and there is no '*': write "
+                "the addresses or the network that they connect from, such "
+                "as '172.16.0.0/12'",
+            )
+        networks.append(network)
+    return networks, "unix" in found

@@ -1,17 +1,64 @@
-"""What is asked of a request: its host, and a clone that loses nothing."""
+"""What is asked of a request, and a clone of it that loses nothing."""
 
+import logging
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from string import printable
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy
 from yarl import URL
 
+from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.grammar.authority import (
     DEFAULT_PORTS,
     Authority,
     parse_authority,
 )
+from aiohttp_middlewares._core.grammar.networks import (
+    Networks,
+    PeerCollection,
+    parse_address,
+)
+from aiohttp_middlewares.annotations import Handler
+
+
+class WithHeaders(Protocol):
+    """A request, or as much of it as its headers."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    @property
+    def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
+
+
+def lines(request: WithHeaders, name: str) -> list[str]:
+    """All lines of a header field, as they were sent."""
+    headers = request.headers
+    if type(headers) is CIMultiDictProxy:
+        return headers.getall(name, [])
+    # From aiohttp 4 on it joins them, or splits them at their commas.
+    if name not in headers:
+        return []
+    wanted = name.lower().encode()
+    return [
+        value.decode("utf-8", "surrogateescape")
+        for key, value in request.raw_headers
+        if key.lower() == wanted
+    ]
+
+
+def line(request: web.Request, name: str) -> str | None:
+    """The one line of a header field; ``None`` if there are more, or none."""
+    found = lines(request, name)
+    return found[0] if len(found) == 1 else None
+
+
+# Its authority
+# =============
 
 
 def authority_text(request: web.Request) -> str | None:
@@ -20,12 +67,11 @@ def authority_text(request: web.Request) -> str | None:
     It is that of an absolute target (RFC 9112 3.2.2), else of the ``Host``
     field, if there is just one; a clone may have replaced either.
     """
-    if request.raw_path[:1] in _NO_HOST:
-        # request.host alone would make up for a missing field.
-        one = len(request.headers.getall(hdrs.HOST, ())) == 1
-        return request.host if one else None
-    # request.host has lost the port here.
-    return request.url.raw_authority
+    if _has_host(request):
+        # request.host has lost the port here.
+        return request.url.raw_authority
+    # request.host alone would make up for a missing field.
+    return None if line(request, hdrs.HOST) is None else request.host
 
 
 def authority_of(request: web.Request) -> Authority | None:
@@ -34,8 +80,16 @@ def authority_of(request: web.Request) -> Authority | None:
     return None if text is None else parse_authority(text)
 
 
-#: How a target begins that has no host in it.
-_NO_HOST = frozenset(["/", "*"])
+def _has_host(request: web.Request) -> bool:
+    """Whether there is a host in the target.
+
+    What the parser found is nowhere else: from aiohttp 3.15 on ``raw_path``
+    does not show it.
+    """
+    message = getattr(request, "_message", None)
+    if message is None:
+        return request.raw_path[:1] not in ("/", "*")
+    return bool(message.url.absolute)
 
 
 def moved(
@@ -56,17 +110,101 @@ def moved(
     )
 
 
+# Its peer
+# ========
+
+
+class Peers:
+    """The peers that an option names."""
+
+    def __init__(self, what: str, peers: PeerCollection) -> None:
+        networks, self._unix = options.peers(what, peers)
+        self.networks = Networks(networks)
+        # The peers of a server are few: proxies, mostly.
+        self._has_text = lru_cache(maxsize=1024)(self._parse)
+
+    def __contains__(self, request: web.Request) -> bool:
+        """By the socket, whatever ``request.remote`` was set to."""
+        transport = request.transport
+        if transport is None:
+            return False
+        peername = transport.get_extra_info("peername")
+        if isinstance(peername, tuple):
+            return self._has_text(peername[0])
+        return self._unix and isinstance(peername, str | bytes)
+
+    def _parse(self, text: str) -> bool:
+        address = parse_address(text)
+        return address is not None and self.networks.has(address)
+
+
+# A changed one
+# =============
+
+
 def cloned(request: web.Request, **changes: Any) -> web.Request:
     """``request.clone(**changes)``, and the rest stays as it is.
 
+    What is stored in the one is seen in the other.
+
     :raises RuntimeError: the body of the request has been read.
+    :raises ValueError: the host in its target is malformed.
     """
     kept: dict[str, Any] = {"scheme": request.scheme, "remote": request.remote}
-    if request.raw_path.startswith(("/", "*")):
-        kept["host"] = request.host
-    else:
+    if _has_host(request):
         # From here on the target is a path. Of an absolute one aiohttp takes
         # no host with a port, and keeps the port that stands there.
-        kept["host"] = authority_text(request)
+        kept["host"] = text = request.url.raw_authority
         kept["rel_url"] = request.rel_url if request.path else URL("/")
-    return request.clone(**(kept | changes))
+        if parse_authority(text) is None:
+            raise ValueError("the host of the target is malformed")
+    elif hdrs.HOST in request.headers or "host" in request._cache:
+        # Of a request that names none aiohttp may ask the name server.
+        kept["host"] = request.host
+    clone = request.clone(**(kept | changes))
+    clone._state = request._state
+    return clone
+
+
+async def go_on(
+    request: web.Request,
+    handler: Handler,
+    too_late: Callable[[], None],
+    **changes: Any,
+) -> web.StreamResponse:
+    """Call the handler with a changed request.
+
+    If its body has been read, that cannot be: ``too_late`` is called, and the
+    handler with the request as it is. aiohttp knows the original only: what
+    it does with that in the end is done for the clone here.
+
+    :raises aiohttp.web.HTTPBadRequest: the host in its target is malformed.
+    """
+    try:
+        clone = cloned(request, **changes)
+    except RuntimeError:
+        too_late()
+        return await handler(request)
+    except ValueError:
+        raise web.HTTPBadRequest(text="Invalid host in the target") from None
+    try:
+        return await handler(clone)
+    finally:
+        if clone._post is not None:
+            # So that the files of a form are closed.
+            request._post = clone._post
+        # So that clone and task do not wait for the garbage collector.
+        clone._task = None  # type: ignore[assignment]
+
+
+def warn_once(logger: logging.Logger, message: str) -> Callable[[], None]:
+    """A function that says it the first time it is called."""
+    said = False
+
+    def warn() -> None:
+        nonlocal said
+        if not said:
+            said = True
+            logger.warning(message)
+
+    return warn

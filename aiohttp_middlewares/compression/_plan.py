@@ -1,22 +1,21 @@
 """What to compress, and how: by the answer and by what the client accepts."""
 
 from collections.abc import Callable
-from functools import lru_cache
 
 from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.caching import remembered
 from aiohttp_middlewares._core.grammar.fields import (
+    TOKEN,
     VARY,
     add_elements,
     elements,
     weighted,
 )
+from aiohttp_middlewares._core.requests import lines
 from aiohttp_middlewares.annotations import StrCollection
-
-#: Longer ones are not worth remembering: anybody may send any number.
-_LONGEST_KEY = 200
 
 
 class Plan:
@@ -30,14 +29,8 @@ class Plan:
     ) -> None:
         self.minimum_size = minimum_size
         self.is_compressible = is_compressible
-        self.negotiate = Negotiation(encodings)
         # Clients send few different values.
-        self.remembered = lru_cache(maxsize=256)(self.negotiate)
-
-    def accepted(self, lines: list[str]) -> str | None:
-        if len(lines) == 1 and len(lines[0]) <= _LONGEST_KEY:
-            return self.remembered(lines[0])
-        return self.negotiate(",".join(lines))
+        self.accepted = remembered(Negotiation(encodings), size=256)
 
     def __call__(
         self, asked: "Asked", status: int, headers: CIMultiDict[str]
@@ -61,8 +54,8 @@ class Plan:
             or hdrs.CONTENT_RANGE in headers
         ):
             return None
-        wanted = asked.headers.getall(hdrs.ACCEPT_ENCODING, None)
-        encoding = None if wanted is None else self.accepted(wanted)
+        wanted = lines(asked, hdrs.ACCEPT_ENCODING)
+        encoding = self.accepted(",".join(wanted)) if wanted else None
         if encoding is None:
             return None
         size = headers.get(hdrs.CONTENT_LENGTH)
@@ -80,11 +73,12 @@ class Asked:
     A job that waits for the answer must not hold it.
     """
 
-    __slots__ = ("head", "headers", "stays_open", "version")
+    __slots__ = ("head", "headers", "raw_headers", "stays_open", "version")
 
     def __init__(self, request: web.Request) -> None:
         self.head = request.method == hdrs.METH_HEAD
         self.headers = request.headers
+        self.raw_headers = request.raw_headers
         self.version = request.version
         self.stays_open = request.keep_alive
 
@@ -104,12 +98,9 @@ class Types:
         for item in options.strings(what, content_types):
             rule = item.strip().lower()
             major, _, minor = rule.partition("/")
-            if rule.startswith("+") and options.TOKEN.fullmatch(rule):
+            if rule.startswith("+") and TOKEN.fullmatch(rule):
                 suffixes.append(rule)
-            elif not (
-                options.TOKEN.fullmatch(major)
-                and options.TOKEN.fullmatch(minor)
-            ):
+            elif not (TOKEN.fullmatch(major) and TOKEN.fullmatch(minor)):
                 meant = None
                 if ";" in rule:
                     meant = repr(rule.partition(";")[0].strip())
@@ -145,7 +136,7 @@ class Negotiation:
         self.encodings = encodings
 
     def __call__(self, accept: str) -> str | None:
-        weights = dict(weighted(accept))
+        weights = dict(weighted([accept]))
         if "x-gzip" in weights:  # RFC 9110 8.4.1.3: the same
             weights.setdefault("gzip", weights["x-gzip"])
         others = weights.get("*", 0.0)
@@ -179,7 +170,7 @@ def _revalidate(asked: Asked, headers: CIMultiDict[str]) -> None:
     etag = headers.get(hdrs.ETAG)
     if etag is None:
         return
-    known = elements(asked.headers.getall(hdrs.IF_NONE_MATCH, ()))
+    known = elements(lines(asked, hdrs.IF_NONE_MATCH))
     if f"W/{etag}" in known and etag not in known:
         headers[hdrs.ETAG] = f"W/{etag}"
         _vary(headers)

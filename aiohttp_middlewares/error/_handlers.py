@@ -9,6 +9,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from aiohttp_middlewares._core.grammar.fields import best_media_type
+from aiohttp_middlewares._core.requests import lines
 from aiohttp_middlewares.error._context import (
     ErrorContext,
     context_of,
@@ -79,7 +80,7 @@ def negotiated(
 ) -> web.Response:
     """What the client likes best of some renderings, the first being JSON."""
     json_type = next(iter(offers))
-    accept = ", ".join(request.headers.getall("Accept", ())) or None
+    accept = lines(request, "Accept")
     chosen = best_media_type(accept, [*offers, "application/json"])
     media_type = chosen if chosen in offers else json_type
     return web.Response(

@@ -12,6 +12,11 @@ from yarl import URL
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
+#: RFC 1035 2.3.4, without the dot at the end.
+LONGEST_NAME = 253
+#: A name with its dot, and a port.
+LONGEST_AUTHORITY = LONGEST_NAME + len(".:65535")
+
 
 class Authority(NamedTuple):
     """A host and its port, in the one spelling that can be compared."""
@@ -27,13 +32,19 @@ class Authority(NamedTuple):
 # RFC 3986 3.2.2 and 3.2.3. An empty port is allowed there, and never meant.
 _AUTHORITY = re.compile(
     r"(?:\[(?P<literal>[^\[\]]+)\]|(?P<name>[^\[\]:]+))"
-    r"(?::0*(?P<port>[0-9]{1,5}))?"
+    r"(?::(?P<port>[0-9]+))?"
 )
 _FUTURE = re.compile(r"v[0-9a-f]+\.[a-z0-9._~!$&'()*+,;=:-]+", re.IGNORECASE)
 
 
 def parse_authority(text: str) -> Authority | None:
-    """Parse ``host`` or ``host:port``; ``None`` is for what is neither."""
+    """Parse ``host`` or ``host:port``; ``None`` is for what is neither.
+
+    As it comes over the wire, in ASCII. A name of another script there is in
+    punycode: so it has one spelling, for all who compare it.
+    """
+    if len(text) > LONGEST_AUTHORITY:
+        return None
     found = _AUTHORITY.fullmatch(text)
     if found is None:
         return None
@@ -41,8 +52,23 @@ def parse_authority(text: str) -> Authority | None:
     port = None if digits is None else int(digits)
     if port is not None and port > 65535:
         return None
-    host = parse_name(name) if literal is None else _parse_literal(literal)
+    host = _parse_name(name) if literal is None else _parse_literal(literal)
     return None if host is None else Authority(host, port)
+
+
+def in_ascii(name: str) -> str | None:
+    """A name as browsers send it: those of other scripts in punycode.
+
+    ``None`` if that cannot be said. What it is made of, nobody has looked at.
+    """
+    if len(name) > LONGEST_AUTHORITY:  # the conversion is quadratic
+        return None
+    if name.isascii():
+        return name.lower()
+    try:
+        return URL.build(scheme="https", host=name).raw_host
+    except ValueError:
+        return None
 
 
 # Of what RFC 3986 lets be part of a name only the unreserved characters: no
@@ -50,16 +76,12 @@ def parse_authority(text: str) -> Authority | None:
 _NAME = re.compile(r"[a-z0-9_~-]+(?:\.[a-z0-9_~-]+)*\.?")
 
 
-def parse_name(name: str) -> str | None:
-    """A name in punycode and lower case; ``None`` if it is not one."""
-    if not name.isascii():
-        try:
-            name = URL.build(scheme="https", host=name).raw_host or ""
-        except ValueError:
-            return None
-    # Looked at after the conversion: it makes a "/" of some other letters.
+def _parse_name(name: str) -> str | None:
     name = name.lower()
-    return name.removesuffix(".") if _NAME.fullmatch(name) else None
+    if not name.isascii() or not _NAME.fullmatch(name):
+        return None
+    name = name.removesuffix(".")
+    return name if len(name) <= LONGEST_NAME else None
 
 
 def _parse_literal(literal: str) -> str | None:
