@@ -86,7 +86,7 @@ from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.keys import request_key
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
 #: Whether the password is that of the login; may be a coroutine function.
@@ -131,7 +131,7 @@ def basic_auth_middleware(
     quoted = re.sub(r'(["\\])', r"\\\1", realm)
     # RFC 7617 2.1: else browsers send what they like.
     challenge = f'Basic realm="{quoted}", charset="UTF-8"'
-    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    ignored = exemption(f"{what} ignore", ignore)
 
     @web.middleware
     async def basic_auth(

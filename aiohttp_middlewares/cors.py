@@ -195,7 +195,7 @@ def cors_middleware(
     what = "cors_middleware"
     options.flag(f"{what} allow_all", allow_all)
     options.flag(f"{what} allow_credentials", allow_credentials)
-    covers = None if urls is None else url_matcher(f"{what} urls", urls)
+    covers = url_matcher(f"{what} urls", urls)
     exposed = options.tokens(
         f"{what} expose_headers",
         "header names",

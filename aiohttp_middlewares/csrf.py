@@ -76,7 +76,7 @@ from aiohttp_middlewares._core.grammar.authority import (
 )
 from aiohttp_middlewares._core.grammar.origins import Origins
 from aiohttp_middlewares._core.requests import authority_of
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import (
     Handler,
     Middleware,
@@ -126,7 +126,7 @@ def csrf_middleware(
             )
     trusted = Origins(f"{what} trusted_origins", listed)
     options.flag(f"{what} allow_same_site", allow_same_site)
-    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    ignored = exemption(f"{what} ignore", ignore)
     good_sites = {"same-origin", "none"}
     if allow_same_site:
         good_sites.add("same-site")

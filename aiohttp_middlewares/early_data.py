@@ -54,7 +54,7 @@ from aiohttp import web
 from multidict import istr
 
 from aiohttp_middlewares._core import logs
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 from aiohttp_middlewares.constants import IDEMPOTENT_METHODS
 
@@ -83,7 +83,7 @@ def early_data_middleware(*, allow: Urls | None = None) -> Middleware:
     :raises ValueError: a URL rule can never fit.
     """
     what = "early_data_middleware"
-    allowed = None if allow is None else url_matcher(f"{what} allow", allow)
+    allowed = exemption(f"{what} allow", allow)
 
     @web.middleware
     async def early_data(

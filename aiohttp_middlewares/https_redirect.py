@@ -62,7 +62,7 @@ from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.requests import authority_of, moved
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
 #: With 307 the method and the body stay, and no browser keeps it in mind.
@@ -104,7 +104,7 @@ def https_redirect_middleware(
             options.refuse(
                 ValueError, f"{what} https_port", "65535 or less", https_port
             )
-    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    ignored = exemption(f"{what} ignore", ignore)
 
     @web.middleware
     async def https_redirect(

@@ -72,7 +72,7 @@ from aiohttp_middlewares._core.grammar.authority import (
 )
 from aiohttp_middlewares._core.grammar.networks import Address, Network, Peers
 from aiohttp_middlewares._core.requests import authority_text, moved
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
 logger = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def trusted_host_middleware(
     what = "trusted_host_middleware"
     hosts = _Hosts(f"{what} allowed_hosts", allowed_hosts)
     options.flag(f"{what} www_redirect", www_redirect)
-    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    ignored = exemption(f"{what} ignore", ignore)
     # Visitors use few spellings of few hosts.
     verdict = lru_cache(maxsize=256)(hosts.verdict)
 

@@ -100,7 +100,7 @@ from aiohttp_middlewares._core.grammar.fields import (
     elements,
     weighted,
 )
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import (
     Handler,
     Middleware,
@@ -180,7 +180,7 @@ def compression_middleware(
         _levels(f"{what} levels", levels),
     )
     options.integer(f"{what} minimum_size", minimum_size)
-    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    ignored = exemption(f"{what} ignore", ignore)
     plan = _Plan(
         tuple(codecs),
         minimum_size,
