@@ -218,15 +218,17 @@ def cors_middleware(
             "every page on the web act in the name of a visitor who is "
             "logged in: list the origins"
         )
+    # Fetch compares them by case, and aiohttp knows none in lower case.
+    methods = tuple(
+        method.upper()
+        for method in options.tokens(
+            f"{what} allow_methods", "HTTP methods", allow_methods
+        )
+    )
+    options.warn_of_unknown_methods(f"{what} allow_methods", {*methods} - {"*"})
     preflight = _Preflight(
         options.tokens(f"{what} allow_headers", "header names", allow_headers),
-        # Fetch compares them by case, and aiohttp knows none in lower case.
-        tuple(
-            method.upper()
-            for method in options.tokens(
-                f"{what} allow_methods", "HTTP methods", allow_methods
-            )
-        ),
+        methods,
         None
         if max_age is None
         else str(options.integer(f"{what} max_age", max_age)),

@@ -1,6 +1,7 @@
 """URL rules: what fits, and that looking up is as good as comparing."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Mapping
 from inspect import signature
@@ -638,6 +639,11 @@ def test_rule_that_can_never_fit_is_refused(urls: Urls, message: str) -> None:
     assert str(refused.value) == f"{WHAT} should be {message}"
 
 
+def test_status_as_a_string_is_refused_with_the_number() -> None:
+    with pytest.raises(TypeError, match="got '404'; did you mean 404"):
+        m.error_middleware(config={"404": m.default_error_handler})
+
+
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
@@ -657,6 +663,51 @@ def test_method_that_is_none_is_refused(methods: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError)) as refused:
         matching({"/a": methods})
     assert str(refused.value) == f"{WHAT}['/a'] should be {message}"
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (
+            lambda: m.shield_middleware(methods=["GET", "PSOT"]),
+            "shield_middleware methods",
+        ),
+        (
+            lambda: m.shield_middleware(urls={"/a": "psot"}),
+            "shield_middleware urls['/a']",
+        ),
+        (
+            lambda: m.csrf_middleware(ignore={"/a": ["PSOT"]}),
+            "csrf_middleware ignore['/a']",
+        ),
+        (
+            lambda: m.cors_middleware(
+                origins=["https://a.example"], allow_methods=["PSOT"]
+            ),
+            "cors_middleware allow_methods",
+        ),
+    ],
+)
+def test_unknown_method_gets_one_warning_with_the_nearest_known(
+    caplog: pytest.LogCaptureFixture, make: Callable[[], Any], what: str
+) -> None:
+    make()
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == (
+        f"{what} has 'PSOT', which is no known HTTP method; "
+        "did you mean 'POST'?"
+    )
+
+
+def test_unknown_method_that_is_like_none_gets_a_warning_without_a_hint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    matching({"/a": ["FROBNICATE", "PROPFIND", "purge", "GET"]})
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{WHAT}['/a'] has 'FROBNICATE', which is no known HTTP method"
+    )
 
 
 def test_rules_are_frozen_when_the_middleware_is_made() -> None:
