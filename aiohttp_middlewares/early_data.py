@@ -58,15 +58,19 @@ from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 from aiohttp_middlewares.constants import IDEMPOTENT_METHODS
 
+__all__ = ("EARLY_DATA", "HTTPTooEarly", "early_data_middleware")
+
 EARLY_DATA = istr("Early-Data")
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class HTTPTooEarly(web.HTTPClientError):
     """425, RFC 8470 section 5.2."""
 
     status_code = 425
+    # aiohttp 4 looks up those of its own statuses only.
+    default_reason = "Too Early"
 
 
 def early_data_middleware(*, allow: Urls | None = None) -> Middleware:
