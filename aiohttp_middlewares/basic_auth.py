@@ -57,6 +57,9 @@ Where the passwords are elsewhere, ``check`` is a function:
 
     app = web.Application(middlewares=[basic_auth_middleware(check)])
 
+The client's part, where one application asks another, is
+:mod:`aiohttp_middlewares.client.basic_auth`.
+
 Order
 =====
 
@@ -66,6 +69,9 @@ credentials, and of :mod:`aiohttp_middlewares.error`, which keeps the
 
 Limits
 ======
+
+Browsers are told to send UTF-8. What is none, as older clients send it, is
+taken for Latin-1.
 
 The password goes over the wire with every request: use HTTPS. Nothing keeps
 anybody from trying many; limit the rate. A browser sends the credentials for
@@ -86,15 +92,22 @@ from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.keys import request_key
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
+
+__all__ = (
+    "DEFAULT_REALM",
+    "Check",
+    "basic_auth_middleware",
+    "get_user",
+)
 
 #: Whether the password is that of the login; may be a coroutine function.
 Check: TypeAlias = Callable[[str, str], bool | Awaitable[bool]]
 
 DEFAULT_REALM = "Restricted"
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def basic_auth_middleware(
@@ -131,7 +144,7 @@ def basic_auth_middleware(
     quoted = re.sub(r'(["\\])', r"\\\1", realm)
     # RFC 7617 2.1: else browsers send what they like.
     challenge = f'Basic realm="{quoted}", charset="UTF-8"'
-    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    ignored = exemption(f"{what} ignore", ignore)
 
     @web.middleware
     async def basic_auth(
@@ -216,9 +229,15 @@ def _credentials(sent: str) -> tuple[str, str] | None:
     if found is None:
         return None
     try:
-        text = base64.b64decode(found[1], validate=True).decode()
-    except ValueError:  # UnicodeDecodeError and binascii.Error are ones
+        decoded = base64.b64decode(found[1], validate=True)
+    except ValueError:  # binascii.Error is one
         return None
+    try:
+        text = decoded.decode()
+    except UnicodeDecodeError:
+        # RFC 7617 B.3: what clients took before there was the parameter, and
+        # some, aiohttp's among them, still do.
+        text = decoded.decode("latin-1")
     login, colon, password = text.partition(":")
     # RFC 7617 2: neither may hold a control character.
     if not colon or _CONTROL.search(text):

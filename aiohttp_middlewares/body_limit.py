@@ -82,7 +82,7 @@ from multidict import CIMultiDict
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.requests import cloned
 from aiohttp_middlewares._core.sending import on_last_call
-from aiohttp_middlewares._core.urls import UrlMap, url_matcher
+from aiohttp_middlewares._core.urls import UrlMap, exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
 
 logger = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def body_limit_middleware(
 
     options.integer(f"{what} max_size", max_size)
     default = reader("max_size", max_size)
-    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    ignored = exemption(f"{what} ignore", ignore)
     special = None
     if limits is not None:
         if not isinstance(limits, Mapping):
@@ -129,6 +129,7 @@ def body_limit_middleware(
         special = UrlMap(
             f"{what} limits",
             {url: reader(f"limits[{url!r}]", limits[url]) for url in limits},
+            loosens=lambda limited: limited is None or limited.limit > max_size,
         )
     warned = False
 

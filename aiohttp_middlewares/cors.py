@@ -220,7 +220,7 @@ def cors_middleware(
     what = "cors_middleware"
     options.flag(f"{what} allow_all", allow_all)
     options.flag(f"{what} allow_credentials", allow_credentials)
-    covers = None if urls is None else url_matcher(f"{what} urls", urls)
+    covers = url_matcher(f"{what} urls", urls)
     exposed = options.tokens(
         f"{what} expose_headers",
         "header names",
@@ -255,15 +255,17 @@ def cors_middleware(
             "every page on the web act in the name of a visitor who is "
             "logged in: list the origins"
         )
+    # Fetch compares them by case, and aiohttp knows none in lower case.
+    methods = tuple(
+        method.upper()
+        for method in options.tokens(
+            f"{what} allow_methods", "HTTP methods", allow_methods
+        )
+    )
+    options.warn_of_unknown_methods(f"{what} allow_methods", {*methods} - {"*"})
     preflight = _Preflight(
         options.tokens(f"{what} allow_headers", "header names", allow_headers),
-        # Fetch compares them by case, and aiohttp knows none in lower case.
-        tuple(
-            method.upper()
-            for method in options.tokens(
-                f"{what} allow_methods", "HTTP methods", allow_methods
-            )
-        ),
+        methods,
         None
         if max_age is None
         else str(options.integer(f"{what} max_age", max_age)),

@@ -72,7 +72,7 @@ from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.grammar.authority import parse_authority
 from aiohttp_middlewares._core.grammar.origins import origin_at, parse_origin
 from aiohttp_middlewares._core.requests import authority_text, lines
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import (
     Handler,
     Middleware,
@@ -124,7 +124,7 @@ def csrf_middleware(
     trusted = options.origins(f"{what} trusted_origins", listed)
     shown_origins = logs.listed(listed)
     options.flag(f"{what} allow_same_site", allow_same_site)
-    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    ignored = exemption(f"{what} ignore", ignore)
     good_sites = {"same-origin", "none"}
     if allow_same_site:
         good_sites.add("same-site")

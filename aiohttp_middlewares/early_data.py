@@ -54,19 +54,23 @@ from aiohttp import web
 from multidict import istr
 
 from aiohttp_middlewares._core import logs
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 from aiohttp_middlewares.constants import IDEMPOTENT_METHODS
 
+__all__ = ("EARLY_DATA", "HTTPTooEarly", "early_data_middleware")
+
 EARLY_DATA = istr("Early-Data")
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class HTTPTooEarly(web.HTTPClientError):
     """425, RFC 8470 section 5.2."""
 
     status_code = 425
+    # aiohttp 4 looks up those of its own statuses only.
+    default_reason = "Too Early"
 
 
 def early_data_middleware(*, allow: Urls | None = None) -> Middleware:
@@ -83,7 +87,7 @@ def early_data_middleware(*, allow: Urls | None = None) -> Middleware:
     :raises ValueError: a URL rule can never fit.
     """
     what = "early_data_middleware"
-    allowed = None if allow is None else url_matcher(f"{what} allow", allow)
+    allowed = exemption(f"{what} allow", allow)
 
     @web.middleware
     async def early_data(

@@ -73,7 +73,7 @@ from aiohttp_middlewares._core.requests import (
     moved,
     warn_once,
 )
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
 __all__ = ("DEFAULT_STATUS", "https_redirect_middleware")
@@ -119,7 +119,7 @@ def https_redirect_middleware(
             options.refuse(
                 ValueError, f"{what} https_port", "65535 or less", https_port
             )
-    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    ignored = exemption(f"{what} ignore", ignore)
     warn_of_loop = warn_once(
         logger,
         "A request that says to have come by HTTPS was redirected to HTTPS. "

@@ -63,7 +63,7 @@ from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.sending import start_over, started
-from aiohttp_middlewares._core.urls import UrlMap, url_matcher
+from aiohttp_middlewares._core.urls import UrlMap, exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def timeout_middleware(
         return by_seconds.setdefault(limit, _Clock(limit))
 
     default = clock("seconds", seconds)
-    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    ignored = exemption(f"{what} ignore", ignore)
     special = None
     if limits is not None:
         if not isinstance(limits, Mapping):
@@ -130,6 +130,10 @@ def timeout_middleware(
         special = UrlMap(
             f"{what} limits",
             {url: clock(f"limits[{url!r}]", limits[url]) for url in limits},
+            loosens=lambda clock: (
+                default is not None
+                and (clock is None or clock.seconds > default.seconds)
+            ),
         )
 
     @web.middleware

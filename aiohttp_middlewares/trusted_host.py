@@ -79,7 +79,7 @@ from aiohttp_middlewares._core.grammar.networks import (
     parse_network,
 )
 from aiohttp_middlewares._core.requests import authority_text, moved
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
 __all__ = ("trusted_host_middleware",)
@@ -114,7 +114,7 @@ def trusted_host_middleware(
     hosts = _Hosts(f"{what} allowed_hosts", allowed_hosts)
     listed = logs.listed(hosts.listed)
     options.flag(f"{what} www_redirect", www_redirect)
-    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    ignored = exemption(f"{what} ignore", ignore)
     # Visitors use few spellings of few hosts.
     verdict = remembered(hosts.verdict, size=256)
 

@@ -1,19 +1,25 @@
 """URL rules: what fits, and that looking up is as good as comparing."""
 
+import asyncio
+import logging
 import re
 from collections.abc import Callable, Mapping
+from inspect import signature
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_aiohttp.plugin import AiohttpServer
-from raw import head, raw
+from raw import Head, head, raw
 from yarl import URL
 
-from aiohttp_middlewares._core.urls import UrlMap, url_matcher
+import aiohttp_middlewares as m
+from aiohttp_middlewares._core.urls import UrlMap, exemption, url_matcher
 from aiohttp_middlewares.annotations import Handler, Url, Urls
 
 WHAT = "some_middleware urls"
@@ -36,6 +42,7 @@ def asking(path: str, method: str = "GET") -> Any:
 def matching(urls: Urls) -> Callable[[str, str], bool]:
     """Whether the rules fit a method and a path."""
     fits = url_matcher(WHAT, urls)
+    assert fits is not None
     return lambda method, path: fits(asking(path, method))
 
 
@@ -190,6 +197,264 @@ async def test_rule_covers_the_requests_that_reach_a_route_spelled_alike(
     assert 200 in statuses.values()
 
 
+# Rules that exempt
+# =================
+
+#: Paths that may lead elsewhere than they read, once somebody resolves them.
+MISLEADING = [
+    "/open/../secret",
+    "/open/./secret",
+    "/open/..",
+    "/open/.",
+    "/open/%2e%2e/secret",
+    "/open/%2E./secret",
+    "/open/.%2e",
+    "/open/%2e/secret",
+    "/open/..%2fsecret",
+    "/open%2F..%2Fsecret",
+    "/open/x%2f%2e%2E",
+    "/open/..%5csecret",
+    "/open/x%5C.%5Csecret",
+    "/open/..\\secret",
+    # decoded once more by whoever the path is handed to
+    "/open/%252e%252e/secret",
+    "/open/..%252Fsecret",
+    "/open/%25252e%2525252e%25255cx",
+    "/open/%0A",
+    "/open/x%0D%0Ay",
+    "/open/%00",
+    "/open/x%7f",
+    "/open/%C2%85",
+    "/open/x%250a",
+    "/open/x%25007",
+]
+#: Much like them, and ordinary.
+ORDINARY = [
+    "/open/",
+    "/open/a.b",
+    "/open/.b",
+    "/open/..b",
+    "/open/a..",
+    "/open/...",
+    "/open/.well-known/x.y",
+    "/open/%2Eb",
+    "/open/a%2Fb",
+    "/open/a%5Cb",
+    "/open/100%25",
+    "/open/a%20b",
+    "/open/%C3%A9",
+    "/open/%C2%A0",
+]
+
+
+@pytest.mark.parametrize("target", MISLEADING)
+def test_misleading_path_fits_no_rule_that_exempts(target: str) -> None:
+    path = sent(target)
+    rules: list[Url] = [re.compile("/open"), re.compile("(?i)/OPEN"), "/other"]
+    for urls in (rules, rules[:1], dict.fromkeys(rules, "GET")):
+        exempt = exemption(WHAT, urls)
+        assert exempt is not None
+        assert not exempt(asking(path))
+        # What selects goes on to select.
+        assert matching(urls)("GET", path)
+
+
+@pytest.mark.parametrize("target", ORDINARY)
+def test_ordinary_path_fits_rules_that_exempt(target: str) -> None:
+    for urls in ([re.compile("/open")], {re.compile("/open"): "GET"}):
+        exempt = exemption(WHAT, urls)
+        assert exempt is not None
+        assert exempt(asking(sent(target)))
+        assert not exempt(asking("/secret"))
+
+
+def test_line_feed_does_not_slip_through_the_end_of_a_pattern() -> None:
+    rule = re.compile("/open$")
+    assert rule.match(sent("/open%0A"))
+    exempt = exemption(WHAT, [rule])
+    assert exempt is not None
+    assert not exempt(asking(sent("/open%0A")))
+    assert exempt(asking(sent("/open")))
+
+
+@pytest.mark.parametrize("target", MISLEADING)
+def test_misleading_path_fits_no_limit_that_loosens(target: str) -> None:
+    rules = {
+        re.compile("/open/"): 20,
+        re.compile("(?i)/open/"): 30,
+        re.compile("/ope"): 5,
+        re.compile("/"): 1,
+    }
+    path = asking(sent(target))
+    assert UrlMap(WHAT, rules).first(path, 10) in (20, 5)
+    limits = UrlMap(WHAT, rules, loosens=lambda value: value > 10)
+    assert limits.first(path, 10) == 5
+    assert limits.first(asking("/open/a"), 10) == 20
+
+
+def test_path_of_its_own_accord_misleading_is_refused_where_it_exempts() -> (
+    None
+):
+    for rule in ("/open/../x", "/a\n", "/..", URL("/a%00b")):
+        assert url_matcher(WHAT, [rule]) is not None
+        with pytest.raises(ValueError, match="which nothing is let off"):
+            exemption(WHAT, [rule])
+
+
+def test_no_rules_at_all_are_no_matcher() -> None:
+    assert url_matcher(WHAT, None) is None
+    assert exemption(WHAT, None) is None
+    nothing = exemption(WHAT, [])
+    assert nothing is not None
+    assert not nothing(asking("/"))
+
+
+@given(st.text("/\\.%25eEfF0a\n", max_size=12))
+def test_quick_look_at_a_path_says_what_a_thorough_one_says(text: str) -> None:
+    path = sent("/" + text)
+    decoded = path
+    while (once := unquote(decoded)) != decoded:
+        decoded = once
+    segments = re.split(r"[/\\]", decoded)
+    misleads = bool({".", ".."} & set(segments)) or not decoded.isprintable()
+    exempt = exemption(WHAT, [re.compile("/")])
+    assert exempt is not None
+    assert exempt(asking(path)) is not misleads
+
+
+# Each with rules for "/open/", as one option of it has them.
+ROOMS: dict[str, Callable[[Any], Any]] = {
+    "basic_auth ignore": lambda urls: m.basic_auth_middleware(
+        {"a": "b"}, ignore=urls
+    ),
+    "body_limit ignore": lambda urls: m.body_limit_middleware(1, ignore=urls),
+    "body_limit limits": lambda urls: m.body_limit_middleware(
+        1, limits=dict.fromkeys(urls)
+    ),
+    "compression ignore": lambda urls: m.compression_middleware(ignore=urls),
+    "csrf ignore": lambda urls: m.csrf_middleware(ignore=urls),
+    "early_data allow": lambda urls: m.early_data_middleware(allow=urls),
+    "https_redirect ignore": lambda urls: m.https_redirect_middleware(
+        ignore=urls
+    ),
+    "security_headers ignore": lambda urls: m.security_headers_middleware(
+        ignore=urls
+    ),
+    "shield ignore": lambda urls: m.shield_middleware(
+        methods=["POST"], ignore=urls
+    ),
+    "timeout ignore": lambda urls: m.timeout_middleware(1e-6, ignore=urls),
+    "timeout limits": lambda urls: m.timeout_middleware(
+        1e-6, limits=dict.fromkeys(urls, 1000)
+    ),
+    "trusted_host ignore": lambda urls: m.trusted_host_middleware(
+        ["a.example"], ignore=urls
+    ),
+}
+
+
+def test_every_option_that_exempts_is_tried() -> None:
+    options = {
+        f"{name.removesuffix('_middleware')} {option}"
+        for name in m.__all__
+        if name.endswith("_middleware")
+        for option in signature(getattr(m, name)).parameters
+        if option in ("ignore", "allow", "limits")
+    }
+    assert options == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+async def test_misleading_path_is_let_off_nothing(
+    aiohttp_server: AiohttpServer, room: str
+) -> None:
+    tasks: list[object] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        for _ in range(100):
+            await asyncio.sleep(0)
+        await request.read()
+        shielded = asyncio.current_task() is not tasks[-1]
+        return web.json_response("x" * 2000, status=202 if shielded else 200)
+
+    @web.middleware
+    async def outermost(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        tasks.append(asyncio.current_task())
+        return await handler(request)
+
+    app = web.Application(
+        middlewares=[outermost, ROOMS[room]([re.compile("/open/")])]
+    )
+    app.router.add_post("/{path:.*}", answer)
+    server = await aiohttp_server(app)
+
+    async def untouched(target: str) -> bool:
+        """Whether the answer is that of an application without the room."""
+        found = head(
+            await raw(
+                server,
+                f"POST {target} HTTP/1.1\r\nHost: evil.example\r\n"
+                "Early-Data: 1\r\nSec-Fetch-Site: cross-site\r\n"
+                "Accept-Encoding: gzip\r\nContent-Length: 2\r\n"
+                "Connection: close\r\n\r\n{}".encode(),
+            )
+        )
+        return (
+            found.status == 200
+            and "Content-Encoding" not in found.headers
+            and "X-Frame-Options" not in found.headers
+        )
+
+    kinds = [
+        "/open/../secret",
+        "/open/%2E%2e/secret",
+        "/open/x%2f..",
+        "/open/x%5c..%5cy",
+        "/open/%0A",
+        "/open/%252e/secret",
+        "http://evil.example/open/../secret",
+    ]
+    assert await untouched("/open/secret")
+    assert not await untouched("/secret")
+    assert [target for target in kinds if await untouched(target)] == []
+
+
+async def test_files_behind_a_login_are_not_reached_through_open_ones(
+    aiohttp_server: AiohttpServer, tmp_path: Path
+) -> None:
+    (tmp_path / "public").mkdir()
+    (tmp_path / "public" / "style.css").write_text("open")
+    (tmp_path / "salaries.txt").write_text("secret")
+    login = m.basic_auth_middleware(
+        {"a": "b"}, ignore=[re.compile("/static/public/")]
+    )
+    app = web.Application(middlewares=[login])
+    app.router.add_static("/static", tmp_path)
+    server = await aiohttp_server(app)
+
+    async def get(target: str) -> Head:
+        sent = f"GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+        return head(await raw(server, sent.encode()))
+
+    answer = await get("/static/public/style.css")
+    assert (answer.status, answer.rest) == (200, b"open")
+    for target in (
+        "/static/salaries.txt",
+        "/static/public/../salaries.txt",
+        "/static/public/%2e%2e/salaries.txt",
+        "/static/public/.%2E/salaries.txt",
+        "/static/public/..%2fsalaries.txt",
+        "/static/public/x%2F..%2F../salaries.txt",
+        "/static/public/./../salaries.txt",
+        "http://a/static/public/../salaries.txt",
+    ):
+        answer = await get(target)
+        assert answer.status == 401
+        assert b"secret" not in answer.rest
+
+
 # Looking up is as good as comparing
 # ==================================
 
@@ -296,6 +561,10 @@ def test_ten_thousand_exact_rules_cost_what_one_costs(size: int) -> None:
 # Misconfiguration
 # ================
 
+TEMPLATE = (
+    "a pattern where '*' or '{}' stand for something, and "
+    r"re.compile(re.escape(path) + r'\Z') where they do not"
+)
 RULE = "paths (str), patterns (re.Pattern) or URLs (yarl.URL)"
 
 
@@ -334,12 +603,45 @@ RULE = "paths (str), patterns (re.Pattern) or URLs (yarl.URL)"
             [URL("")],
             "a path that starts with '/', got URL(''); did you mean '/'?",
         ),
+        (
+            ["/items/{id}"],
+            f"{TEMPLATE}, got '/items/{{id}}';"
+            r" did you mean re.compile(r'/items/[^/]+\Z')?",
+        ),
+        (
+            [r"/{page:\d{2}}/a.b"],
+            f"{TEMPLATE}, got '/{{page:\\\\d{{2}}}}/a.b';"
+            r" did you mean re.compile(r'/(?:\d{2})/a\.b\Z')?",
+        ),
+        (
+            [URL("/items/{id}")],
+            f"{TEMPLATE}, got URL('/items/%7Bid%7D');"
+            r" did you mean re.compile(r'/items/[^/]+\Z')?",
+        ),
+        (
+            {"/x/*": "GET"},
+            f"{TEMPLATE}, got '/x/*'; did you mean re.compile('/x/')?",
+        ),
+        (
+            ["/x/**/y"],
+            f"{TEMPLATE}, got '/x/**/y';"
+            r" did you mean re.compile(r'/x/[^/]+/y\Z')?",
+        ),
+        (
+            ["/x.*"],
+            f"{TEMPLATE}, got '/x.*'; did you mean re.compile('/x.*')?",
+        ),
     ],
 )
 def test_rule_that_can_never_fit_is_refused(urls: Urls, message: str) -> None:
     with pytest.raises((TypeError, ValueError)) as refused:
         matching(urls)
     assert str(refused.value) == f"{WHAT} should be {message}"
+
+
+def test_status_as_a_string_is_refused_with_the_number() -> None:
+    with pytest.raises(TypeError, match="got '404'; did you mean 404"):
+        m.error_middleware(config={"404": m.default_error_handler})
 
 
 @pytest.mark.parametrize(
@@ -361,6 +663,51 @@ def test_method_that_is_none_is_refused(methods: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError)) as refused:
         matching({"/a": methods})
     assert str(refused.value) == f"{WHAT}['/a'] should be {message}"
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (
+            lambda: m.shield_middleware(methods=["GET", "PSOT"]),
+            "shield_middleware methods",
+        ),
+        (
+            lambda: m.shield_middleware(urls={"/a": "psot"}),
+            "shield_middleware urls['/a']",
+        ),
+        (
+            lambda: m.csrf_middleware(ignore={"/a": ["PSOT"]}),
+            "csrf_middleware ignore['/a']",
+        ),
+        (
+            lambda: m.cors_middleware(
+                origins=["https://a.example"], allow_methods=["PSOT"]
+            ),
+            "cors_middleware allow_methods",
+        ),
+    ],
+)
+def test_unknown_method_gets_one_warning_with_the_nearest_known(
+    caplog: pytest.LogCaptureFixture, make: Callable[[], Any], what: str
+) -> None:
+    make()
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == (
+        f"{what} has 'PSOT', which is no known HTTP method; "
+        "did you mean 'POST'?"
+    )
+
+
+def test_unknown_method_that_is_like_none_gets_a_warning_without_a_hint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    matching({"/a": ["FROBNICATE", "PROPFIND", "purge", "GET"]})
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{WHAT}['/a'] has 'FROBNICATE', which is no known HTTP method"
+    )
 
 
 def test_rules_are_frozen_when_the_middleware_is_made() -> None:

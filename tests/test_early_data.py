@@ -80,6 +80,11 @@ async def test_handler_can_refuse_as_well(
     assert (response.status, await response.text()) == (425, "425: Too Early")
 
 
+def test_reason_does_not_depend_on_what_statuses_aiohttp_knows() -> None:
+    # Later versions take it from here, and have none for a status like this.
+    assert HTTPTooEarly.default_reason == "Too Early"
+
+
 # What it leaves alone
 # ====================
 

@@ -6,9 +6,11 @@ factory keeps. A wrong value raises ``TypeError`` or ``ValueError`` with one
 sentence: what it should be, what came, and what was perhaps meant.
 """
 
+import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from multidict import istr
@@ -23,6 +25,7 @@ from aiohttp_middlewares._core.grammar.networks import (
 )
 from aiohttp_middlewares._core.grammar.origins import Origins, origin_meant
 
+logger: logging.Logger = logging.getLogger(__name__)
 _FIELD_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 
 
@@ -138,7 +141,7 @@ def methods(what: str, value: object) -> frozenset[str]:
     found = tokens(what, "HTTP methods", value)
     if "*" in found:
         refuse(ValueError, what, "a collection of HTTP methods", "*")
-    return frozenset(method.upper() for method in found)
+    return warn_of_unknown_methods(what, map(str.upper, found))
 
 
 def exceptions(what: str, value: object) -> tuple[type[Exception], ...]:
@@ -210,3 +213,35 @@ def peers(what: str, value: object) -> tuple[list[Network], bool]:
             )
         networks.append(network)
     return networks, "unix" in found
+
+
+# RFC 9110 16.1: the registry of IANA, and those of UPnP and of caches.
+_METHODS = frozenset(
+    TOKEN.findall("""
+    ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT CONNECT COPY DELETE GET HEAD
+    LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MKREDIRECTREF MKWORKSPACE
+    MOVE OPTIONS ORDERPATCH PATCH POST PRI PROPFIND PROPPATCH PUT QUERY REBIND
+    REPORT SEARCH TRACE UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE
+    UPDATEREDIRECTREF VERSION-CONTROL
+    M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE BAN PURGE REFRESH
+    """)
+)
+
+
+def warn_of_unknown_methods(
+    what: str, methods: Iterable[str]
+) -> frozenset[str]:
+    """The methods; a warning for each that may be misspelt.
+
+    One may have methods of one's own, so that it is no error.
+    """
+    found = frozenset(methods)
+    for method in sorted(found - _METHODS):
+        near = get_close_matches(method, sorted(_METHODS), 1)
+        logger.warning(
+            "%s has %r, which is no known HTTP method%s",
+            what,
+            method,
+            f"; did you mean {near[0]!r}?" if near else "",
+        )
+    return found

@@ -92,7 +92,7 @@ from multidict import CIMultiDict
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.encoding import NO_BODY, EncodedBody
 from aiohttp_middlewares._core.sending import RESPONSES, Body, before_sending
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import (
     Handler,
     Middleware,
@@ -179,7 +179,7 @@ def compression_middleware(
         _levels(f"{what} levels", levels),
     )
     options.integer(f"{what} minimum_size", minimum_size)
-    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    ignored = exemption(f"{what} ignore", ignore)
     plan = Plan(
         tuple(codecs),
         minimum_size,

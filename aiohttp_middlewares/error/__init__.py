@@ -298,6 +298,9 @@ class _Choice:
                 _check_status(what, key)
             elif isinstance(key, type):
                 _check_class(what, key)
+            elif isinstance(key, str) and key.isdecimal():
+                should = "for statuses that are numbers"
+                options.refuse(TypeError, what, should, key, meant=key)
             else:
                 urls[key] = position, handler
                 continue

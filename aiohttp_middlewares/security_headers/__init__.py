@@ -80,7 +80,7 @@ from multidict import CIMultiDict, istr
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares._core.sending import LastCall, on_last_call
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import (
     Handler,
     Middleware,
@@ -222,7 +222,7 @@ def security_headers_middleware(
     ]
     by_https: LastCall = partial(_secure, always, removed)
     by_http: LastCall = partial(_secure, without_tls, removed)
-    ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
+    ignored = exemption(f"{what} ignore", ignore)
 
     @web.middleware
     async def security_headers(

@@ -109,7 +109,7 @@ from aiohttp import ClientConnectionResetError, web
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.sending import only_one_response, started
-from aiohttp_middlewares._core.urls import url_matcher
+from aiohttp_middlewares._core.urls import exemption, url_matcher
 from aiohttp_middlewares.annotations import (
     Handler,
     Middleware,
@@ -161,8 +161,8 @@ def shield_middleware(
             meant=f"[{methods!r}]",
         )
     shielded_methods = options.methods(f"{what} methods", methods or ())
-    shielded = None if not urls else url_matcher(f"{what} urls", urls)
-    ignored = None if not ignore else url_matcher(f"{what} ignore", ignore)
+    shielded = url_matcher(f"{what} urls", urls or None)
+    ignored = exemption(f"{what} ignore", ignore or None)
     running: _Running = {}
 
     @web.middleware
