@@ -15,6 +15,7 @@ from aiohttp_middlewares._core.sending import (
     Headers,
     Hook,
     before_sending,
+    has_sent,
     release_at_end,
 )
 
@@ -122,7 +123,7 @@ class _Encoding:
         async with self.turn:
             if self.ended:
                 return
-            if self.streamed or self.writer.output_size > 0:
+            if self.streamed or has_sent(self.writer):
                 last = await self.last_part(chunk)
             else:
                 last = await self.encoded(self.encoder.whole, chunk)

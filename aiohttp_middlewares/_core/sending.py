@@ -32,7 +32,11 @@ RESPONSES = (web.Response, web.StreamResponse)
 
 def started(request: web.Request) -> bool:
     """Whether bytes of a response are out, so that no other can be sent."""
-    size = request.writer.output_size
+    return has_sent(request.writer)
+
+
+def has_sent(writer: Any) -> bool:
+    size = writer.output_size
     # make_mocked_request() makes a mock of it.
     return isinstance(size, int) and size > 0
 
@@ -79,7 +83,7 @@ class Hook(ref[Any]):
     def begin(self) -> Any:
         """The writer: it is there, as it is about to send, and for once."""
         writer: Any = ref.__call__(self)
-        if writer.output_size > 0:
+        if has_sent(writer):
             # aiohttp would write it into the body of the first.
             raise AnsweredAlready("A response was sent already")
         return writer
