@@ -66,7 +66,9 @@ from aiohttp_middlewares._core.sending import start_over, started
 from aiohttp_middlewares._core.urls import UrlMap, exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
 
-logger = logging.getLogger(__name__)
+__all__ = ("RequestTimeout", "timeout_middleware")
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 _Task: TypeAlias = asyncio.Task[Any]
 #: The deadline, the request, its task, how often that was cancelled, and the

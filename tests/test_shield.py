@@ -850,6 +850,52 @@ async def test_stream_to_a_client_that_left_is_not_logged(
     assert logged(caplog) == []
 
 
+@pytest.mark.parametrize("handler_cancellation", [True, False])
+@pytest.mark.parametrize("leave", [Connection.leave, Connection.reset])
+async def test_client_that_leaves_in_the_middle_of_a_stream_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+    handler_cancellation: bool,
+    leave: Callable[[Connection], None],
+) -> None:
+    """The writing handler hears of it in the same turn as the request."""
+    ended: list[BaseException] = []
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            for _ in range(10_000):  # more than any buffer holds
+                await response.write(b"x" * 10_000)
+        except BaseException as exc:
+            ended.append(exc)
+            raise
+        raise AssertionError
+
+    app = application(error_middleware(), POST, endless=endless)
+    options = {"handler_cancellation": handler_cancellation}
+    async with live(app, **options) as server:
+        before = asyncio.all_tasks()
+        client = await server.connect()
+        client.send("POST /endless")
+        await client.head()
+        leave(client)
+        await eventually(lambda: asyncio.all_tasks() == before)
+    assert len(ended) == 1
+    assert logged(caplog) == []
+
+
+@pytest.mark.parametrize("end", [streams, answers_itself, sends_file])
+async def test_late_answer_that_is_refused_is_not_logged(
+    caplog: pytest.LogCaptureFixture, end: Handler
+) -> None:
+    class Late(Work):
+        async def end(self, request: web.Request) -> web.StreamResponse:
+            return await end(request)
+
+    await after("timeout", Late(), caplog)
+    assert logged(caplog) == []
+
+
 async def test_failure_while_the_client_is_there_is_not_ours_to_log(
     aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -815,8 +815,7 @@ def run(
 
 
 def mocked(path: str = "/") -> web.Request:
-    writer = type("Writer", (), {"output_size": 0})
-    return make_mocked_request("GET", path, writer=writer)
+    return make_mocked_request("GET", path)
 
 
 def blocked(seconds: float) -> None:

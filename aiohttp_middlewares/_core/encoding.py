@@ -10,7 +10,14 @@ from typing import Any, Protocol
 
 from aiohttp import ClientConnectionResetError, HttpVersion11, hdrs
 
-from aiohttp_middlewares._core.sending import Body, Bytes, Departure, Headers
+from aiohttp_middlewares._core.sending import (
+    AnsweredAlready,
+    Body,
+    Bytes,
+    Departure,
+    Headers,
+    has_sent,
+)
 
 
 class Encoder(Protocol):
@@ -92,7 +99,7 @@ class EncodedBody(Body):
 
     async def write_eof(self, departure: Departure, chunk: Bytes) -> None:
         async with self.turn:
-            begun = self.streamed or departure.writer.output_size > 0
+            begun = self.streamed or has_sent(departure.writer)
             part = self.last_part if begun else self.only_part
             last = await part(departure, chunk)
             self.ended = True
@@ -132,7 +139,7 @@ class EncodedBody(Body):
 
     def stream(self, departure: Departure) -> None:
         if self.ended or departure.body is not self:
-            raise ClientConnectionResetError("The response is over")
+            raise AnsweredAlready
         if not self.streamed:
             self.streamed = True
             departure.writer.length = None
@@ -160,5 +167,5 @@ class EncodedBody(Body):
         # Meanwhile another response may have taken its place.
         self.broken = departure.body is not self
         if self.broken:
-            raise ClientConnectionResetError("The response is over")
+            raise AnsweredAlready
         return encoded

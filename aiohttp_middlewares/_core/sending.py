@@ -37,8 +37,20 @@ RESPONSES = (web.Response, web.StreamResponse)
 
 def started(request: web.Request) -> bool:
     """Whether bytes of a response are out, so that no other can be sent."""
-    size: object = request.writer.output_size
-    return isinstance(size, int) and size > 0  # that of a mock is no number
+    return has_sent(request.writer)
+
+
+def has_sent(writer: Any) -> bool:
+    size = writer.output_size
+    # make_mocked_request() makes a mock of it.
+    return isinstance(size, int) and size > 0
+
+
+class AnsweredAlready(ClientConnectionResetError):
+    """Something is sent to a client that has had its answer."""
+
+    def __init__(self) -> None:
+        super().__init__("A response was sent already")
 
 
 def forget_interim(request: web.Request) -> None:
@@ -109,9 +121,9 @@ class Departure(ref[Any]):
         self, status_line: str, headers: Headers
     ) -> Awaitable[None]:
         writer: Any = ref.__call__(self)  # it is there, as it is called
-        if writer.output_size > 0 or (self.others and self.ended):
+        if has_sent(writer) or (self.others and self.ended):
             # aiohttp would write it into the body of the first.
-            raise ClientConnectionResetError(_SENT)
+            raise AnsweredAlready
         self.line = status_line
         self.body = None  # of a response that was given up
         status = int(status_line.split(" ", 2)[1])
@@ -174,7 +186,7 @@ class Departure(ref[Any]):
 
     async def write(self, chunk: Bytes, **options: Any) -> None:
         if self.ended:
-            raise ClientConnectionResetError(_SENT)
+            raise AnsweredAlready
         if self.body is None:
             await self.send(chunk, **options)
         else:
@@ -193,7 +205,7 @@ class Departure(ref[Any]):
                 await self.body.write_eof(self, chunk)
         except BaseException:
             # With nothing out, another may take its place.
-            self.ended = self.writer.output_size > 0
+            self.ended = has_sent(self.writer)
             raise
         if self.lingers:
             _linger(self.writer.transport, reset=False)
@@ -213,9 +225,6 @@ class Departure(ref[Any]):
             await type(writer).write_eof(writer, chunk)
 
 
-_SENT = "A response was sent already"
-
-
 def departure_of(request: web.Request) -> Departure | None:
     """That of the request; ``None`` where the writer takes none."""
     writer: Any = request.writer
@@ -223,7 +232,7 @@ def departure_of(request: web.Request) -> Departure | None:
         found = writer.__dict__.get("write_headers")
         if type(found) is Departure:
             return found
-        if writer.output_size:
+        if has_sent(writer):
             forget_interim(request)
         departure = Departure(writer)
         departure.jobs = []
