@@ -94,11 +94,12 @@ A change after the headers of a stream have left is lost, and logged.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from http.cookies import Morsel
 from typing import Any, Literal, Protocol
 from warnings import catch_warnings, simplefilter
+from weakref import ref
 
 from aiohttp import hdrs, web
 from multidict import CIMultiDict
@@ -290,12 +291,13 @@ class _Visit:
 
     aiohttp-session keeps the session in the request that it was asked with,
     which may be a clone. This one goes with all clones. It holds the request,
-    which holds it, no longer than there may be something to save.
+    which holds it, only while there may be something to save.
     """
 
     def __init__(self, storage: Storage, request: web.Request) -> None:
         self.storage = storage
-        self.request: web.Request | None = request
+        self.ask: Callable[[], web.Request | None] = ref(request)
+        self.request: web.Request | None = None
         self.session: Any = None
         self.headers: CIMultiDict[str] = CIMultiDict()
         #: The value of the cookie in them.
@@ -312,12 +314,16 @@ class _Visit:
         if self.session is None:
             loaded = await _load(self.storage, request)
             if self.session is None:  # nobody else was quicker
-                self.session = loaded
+                self.keep(loaded)
         return self.session
 
     async def new_session(self) -> Any:
-        self.session = await self.storage.new_session()
+        self.keep(await self.storage.new_session())
         return self.session
+
+    def keep(self, session: Any) -> None:
+        self.session = session
+        self.request = self.ask()
 
     async def come_back(self) -> None:
         self.is_back = True
@@ -326,6 +332,7 @@ class _Visit:
             self.request = None
 
     def give_up(self) -> None:
+        self.ask = _nobody
         self.request = None
         self.headers.clear()
 
@@ -398,6 +405,10 @@ class _Visit:
             facts,
             extra=facts,
         )
+
+
+def _nobody() -> None:
+    return None
 
 
 def _cookies(request: web.Request, storage: Storage) -> list[str]:
