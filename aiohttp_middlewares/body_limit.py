@@ -81,7 +81,7 @@ from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.requests import cloned
-from aiohttp_middlewares._core.sending import on_last_call
+from aiohttp_middlewares._core.sending import before_sending
 from aiohttp_middlewares._core.urls import UrlMap, exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
 
@@ -251,7 +251,7 @@ def _close_afterwards(request: web.Request) -> None:
     Not before the rest of the body was received: a client that still sends
     might not see the answer. That is limited by aiohttp.
     """
-    on_last_call(request, _say_close)
+    before_sending(request, _say_close)
     request.content.on_eof(request.protocol.close)
 
 

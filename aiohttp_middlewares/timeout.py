@@ -62,7 +62,11 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.sending import start_over, started
+from aiohttp_middlewares._core.sending import (
+    forget_interim,
+    start_over,
+    started,
+)
 from aiohttp_middlewares._core.urls import UrlMap, exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
 
@@ -149,6 +153,8 @@ def timeout_middleware(
             clock = special.first(request, default)
         if clock is None:
             return await handler(request)
+        if request.writer.output_size:
+            forget_interim(request)
         queue = clock.queue
         # get_running_loop() is a system call before Python 3.12.
         if queue is None or queue.loop is not request.task.get_loop():

@@ -1,11 +1,13 @@
 """Compression: what is sent smaller, and what is left alone."""
 
 import asyncio
+import gc
 import gzip
 import io
 import re
 import sys
 import threading
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -28,7 +30,7 @@ from aiohttp_middlewares import (
     error_middleware,
     timeout_middleware,
 )
-from aiohttp_middlewares._core.sending import on_last_call
+from aiohttp_middlewares._core.sending import before_sending
 from aiohttp_middlewares.annotations import Handler, Middleware
 from aiohttp_middlewares.compression import (
     DEFAULT_CONTENT_TYPES,
@@ -1007,7 +1009,7 @@ async def test_works_among_the_others_and_behind_clones(
     async def outside(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        on_last_call(
+        before_sending(
             request,
             lambda status, headers: headers.add("X-Last", "once"),
         )
@@ -1189,3 +1191,164 @@ def test_wrong_option_is_refused_in_one_sentence(
     assert str(caught.value).startswith("compression_middleware ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# What a faulty handler or client does
+# ====================================
+
+
+async def sized(request: web.Request) -> web.Response:
+    """As of an upstream that broke off, or wrote too much."""
+    response = web.Response(body=BODY, content_type="text/plain")
+    response.headers["Content-Length"] = request.query["size"]
+    return response
+
+
+@pytest.mark.parametrize("accept", [b"gzip", b"identity"])
+async def test_body_in_one_piece_that_is_too_short_does_not_look_complete(
+    aiohttp_client: AiohttpClient, accept: bytes
+) -> None:
+    app = web.Application(middlewares=[compression_middleware()])
+    app.router.add_get("/", sized)
+    client = await aiohttp_client(app)
+    request = (
+        b"GET /?size=100000 HTTP/1.1\r\nHost: a\r\nAccept-Encoding: %b\r\n"
+        b"Connection: close\r\n\r\n" % accept
+    )
+    answer = head(await raw(client.server, request))
+    assert answer.headers.getall("Content-Length") == ["100000"]
+    assert "Content-Encoding" not in answer.headers
+    assert "Transfer-Encoding" not in answer.headers
+    assert answer.rest == BODY
+    with pytest.raises(ClientPayloadError):
+        await (await client.get("/?size=100000")).read()
+
+
+async def test_body_in_one_piece_that_is_too_long_ends_where_it_should(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    app = web.Application(middlewares=[compression_middleware()])
+    app.router.add_get("/", sized)
+    client = await aiohttp_client(app)
+    response = await client.get("/?size=1000")
+    assert response.headers["Content-Encoding"]
+    assert await response.read() == BODY[:1000]
+
+
+@pytest.mark.parametrize("kind", ["file", "stream", "response"])
+async def test_empty_body_stays_empty(
+    aiohttp_client: AiohttpClient, tmp_path: Path, kind: str
+) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if kind == "file":
+            return web.FileResponse(empty)
+        if kind == "response":
+            return web.Response(text="")
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/plain", "Content-Length": "0"}
+        )
+        await response.prepare(request)
+        return response
+
+    app = web.Application(middlewares=[compression_middleware(minimum_size=0)])
+    app.router.add_get("/", handler)
+    client = await aiohttp_client(app)
+    response = await client.get("/")
+    assert "Content-Encoding" not in response.headers
+    assert response.headers["Content-Length"] == "0"
+    assert await response.read() == b""
+
+
+@pytest.mark.parametrize("accept", ["gzip", "identity"])
+async def test_head_of_a_stream_gets_no_body(
+    aiohttp_client: AiohttpClient, accept: str
+) -> None:
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        await response.write(BODY)
+        await response.write_eof(BODY)
+        return response
+
+    app = web.Application(middlewares=[compression_middleware()])
+    app.router.add_get("/", stream)
+    client = await aiohttp_client(app)
+    asked = f"Host: a\r\nAccept-Encoding: {accept}\r\n"
+    received = await raw(
+        client.server,
+        f"HEAD / HTTP/1.1\r\n{asked}\r\n"
+        f"HEAD / HTTP/1.1\r\n{asked}Connection: close\r\n\r\n".encode(),
+    )
+    first = head(received)
+    assert first.status == 200
+    second = head(first.rest)
+    assert (second.status, second.rest) == (200, b"")
+
+
+async def test_earlier_versions_than_1_1_get_no_chunks(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    app = web.Application(middlewares=[compression_middleware()])
+    app.router.add_get("/", streamed)
+    client = await aiohttp_client(app)
+    for version in (b"HTTP/0.9", b"HTTP/1.0"):
+        received = await raw(
+            client.server,
+            b"GET / %b\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n" % version,
+        )
+        answer = head(received)
+        assert "Transfer-Encoding" not in answer.headers
+        assert gzip.decompress(answer.rest) == BODY
+
+
+async def test_write_that_waits_for_its_turn_is_refused_after_the_end(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    refused: list[str] = []
+
+    async def late(response: web.StreamResponse, data: bytes) -> None:
+        try:
+            await response.write(data)
+        except ConnectionError as exc:
+            refused.append(str(exc))
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        first = asyncio.ensure_future(response.write(LARGE))  # in a thread
+        await asyncio.sleep(0)
+        end = asyncio.ensure_future(response.write_eof())
+        await asyncio.sleep(0)
+        waiting = asyncio.ensure_future(late(response, LARGE))
+        await asyncio.gather(first, end, waiting)
+        return response
+
+    app = web.Application(middlewares=[compression_middleware()])
+    app.router.add_get("/", stream)
+    client = await aiohttp_client(app)
+    for encoding in ("zstd", "br", "gzip"):
+        refused.clear()
+        response = await client.get("/", headers={"Accept-Encoding": encoding})
+        assert await response.read() == LARGE
+        assert refused == ["A response was sent already"]
+
+
+async def test_long_accept_encoding_is_not_remembered(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    app = web.Application(middlewares=[compression_middleware()])
+    app.router.add_get("/", text)
+    client = await aiohttp_client(app)
+    tracemalloc.start()
+    try:
+        for number in range(40):
+            lines = [("Accept-Encoding", f"x{number}," * 900)] * 20
+            await (await client.get("/", headers=CIMultiDict(lines))).read()
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 2_000_000  # 40 heads have 4 MB

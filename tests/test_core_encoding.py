@@ -1,5 +1,6 @@
 """Bodies through an encoder: framing, whatever the encoder does."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,7 +10,11 @@ from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import head, raw
 
 from aiohttp_middlewares._core.encoding import EncodedBody
-from aiohttp_middlewares._core.sending import Bytes, before_sending
+from aiohttp_middlewares._core.sending import (
+    Bytes,
+    before_sending,
+    only_one_response,
+)
 from aiohttp_middlewares.annotations import Handler, Middleware
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n"
@@ -220,3 +225,152 @@ async def test_last_call_that_fails_leaves_no_chunks_behind(
     assert "Transfer-Encoding" not in answer.headers
     assert int(answer.headers["Content-Length"]) == len(answer.rest)
     assert b"500 Internal" in answer.rest
+
+
+@pytest.mark.parametrize("late", ["whole", "more", "next"])
+async def test_response_that_was_given_up_while_it_was_encoded_stays_away(
+    aiohttp_server: AiohttpServer, late: str
+) -> None:
+    begun, given_up, refused = asyncio.Event(), asyncio.Event(), []
+
+    class Slow(Brackets):
+        async def whole(self, body: Bytes) -> bytes:
+            return await self.more(memoryview(body))
+
+        async def more(self, data: memoryview) -> bytes:
+            if late != "next":
+                begun.set()
+                await given_up.wait()
+            return bytes(data)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        if late == "whole":
+            response = web.Response(text="late")
+        response._send_headers_immediately = False
+        await response.prepare(request)
+        try:
+            if late == "next":
+                begun.set()
+                await given_up.wait()
+            if late == "whole":
+                await response.write_eof()
+            else:
+                await response.write(b"late")
+        except ConnectionError as exc:
+            refused.append(str(exc))
+        return response
+
+    @web.middleware
+    async def gives_up(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        abandoned.append(asyncio.ensure_future(handler(request)))
+        await begun.wait()
+        only_one_response(request)
+        return web.Response(text="given up")
+
+    @web.middleware
+    async def slowly(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        version = request.version
+
+        def choose(
+            status: int, headers: CIMultiDict[str]
+        ) -> EncodedBody | None:
+            if status == 200 and "X-Plain" not in headers:
+                return EncodedBody(version, headers, Slow(headers))
+            return None
+
+        before_sending(request, choose)
+        return await handler(request)
+
+    @web.middleware
+    async def plain(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        response = await handler(request)
+        response.headers["X-Plain"] = "yes"
+        return response
+
+    abandoned: list[asyncio.Future[web.StreamResponse]] = []
+    server = await aiohttp_server(app_of(handler, plain, gives_up, slowly))
+    answer = head(await raw(server, GET))
+    given_up.set()
+    await abandoned[0]
+    assert answer.rest == b"given up"
+    assert refused == ["A response was sent already"]
+
+
+class Waits(Brackets):
+    """Takes as long as somebody wants."""
+
+    begun: asyncio.Event
+    go: asyncio.Event
+
+    async def whole(self, body: Bytes) -> bytes:
+        self.begun.set()
+        await self.go.wait()
+        return await super().whole(body)
+
+
+def waits(begun: asyncio.Event, go: asyncio.Event) -> Middleware:
+    @web.middleware
+    async def waits(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        version = request.version
+
+        def choose(
+            status: int, headers: CIMultiDict[str]
+        ) -> EncodedBody | None:
+            if status != 200:
+                return None
+            encoder = Waits(headers)
+            encoder.begun, encoder.go = begun, go
+            return EncodedBody(version, headers, encoder)
+
+        before_sending(request, choose)
+        return await handler(request)
+
+    return waits
+
+
+async def test_response_whose_end_is_being_encoded_is_the_only_one(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        first = web.Response(text="first")
+        await first.prepare(request)
+        ending = asyncio.ensure_future(first.write_eof())
+        await begun.wait()
+        with pytest.raises(ConnectionError, match="already"):
+            await web.Response(status=409).prepare(request)
+        go.set()
+        await ending
+        return first
+
+    server = await aiohttp_server(app_of(handler, waits(begun, go)))
+    assert head(await raw(server, GET)).rest == b"{first}"
+
+
+async def test_response_whose_end_was_cancelled_gives_way_to_another(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    begun = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        first = web.Response(text="first")
+        await first.prepare(request)
+        ending = asyncio.ensure_future(first.write_eof())
+        await begun.wait()
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+        raise web.HTTPConflict(text="second")
+
+    app = app_of(handler, waits(begun, asyncio.Event()))
+    answer = head(await raw(await aiohttp_server(app), GET))
+    assert (answer.status, answer.rest) == (409, b"second")

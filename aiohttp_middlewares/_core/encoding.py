@@ -81,7 +81,6 @@ class EncodedBody(Body):
         if self.chunked:
             headers[hdrs.TRANSFER_ENCODING] = "chunked"
         self.streamed = False
-        self.ended = False
         # An encoder takes one part after the other, and a part of which the
         # result was lost cannot be made good.
         self.turn = asyncio.Lock()
@@ -102,7 +101,6 @@ class EncodedBody(Body):
             begun = self.streamed or has_sent(departure.writer)
             part = self.last_part if begun else self.only_part
             last = await part(departure, chunk)
-            self.ended = True
             await departure.send_eof(last)
             self.complete()
 
@@ -138,8 +136,6 @@ class EncodedBody(Body):
             )
 
     def stream(self, departure: Departure) -> None:
-        if self.ended or departure.body is not self:
-            raise AnsweredAlready
         if not self.streamed:
             self.streamed = True
             departure.writer.length = None

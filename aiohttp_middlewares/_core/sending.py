@@ -61,7 +61,7 @@ def forget_interim(request: web.Request) -> None:
     """
     writer: Any = request.writer
     if hdrs.EXPECT in request.headers and not isinstance(
-        writer.__dict__.get("write_headers"), Departure
+        getattr(writer, "write_headers", None), Departure
     ):
         writer.output_size = 0
 
@@ -259,10 +259,6 @@ def before_sending(request: web.Request, job: Job) -> None:
         departure.jobs.append(job)
 
 
-on_last_call = before_sending
-LastCall = Job
-
-
 class Decoration:
     """A decorator on its way, for middlewares that can do it earlier.
 
@@ -314,8 +310,10 @@ def only_one_response(request: web.Request) -> None:
     departure = departure_of(request)
     if departure is not None:
         departure.take_over()
-        departure.ended = False
-        departure.body = None
+        if not started(request):
+            departure.ended = False
+            departure.body = None
+            start_over(request.writer)
 
 
 def reset_when_cut(request: web.Request) -> None:

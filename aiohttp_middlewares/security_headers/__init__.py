@@ -79,7 +79,7 @@ from multidict import CIMultiDict, istr
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.keys import request_key
-from aiohttp_middlewares._core.sending import LastCall, on_last_call
+from aiohttp_middlewares._core.sending import Job, before_sending
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -220,8 +220,8 @@ def security_headers_middleware(
         istr(name)
         for name in options.tokens(f"{what} remove", "header names", remove)
     ]
-    by_https: LastCall = partial(_secure, always, removed)
-    by_http: LastCall = partial(_secure, without_tls, removed)
+    by_https: Job = partial(_secure, always, removed)
+    by_http: Job = partial(_secure, without_tls, removed)
     ignored = exemption(f"{what} ignore", ignore)
 
     @web.middleware
@@ -235,7 +235,7 @@ def security_headers_middleware(
         if policy is not None:
             secure = partial(_add_policy, secure, policy_name, policy, nonce)
         # aiohttp adds Server when all else is done.
-        on_last_call(request, secure)
+        before_sending(request, secure)
         return await handler(request)
 
     return security_headers
@@ -287,7 +287,7 @@ def _secure(
 
 
 def _add_policy(
-    secure: LastCall,
+    secure: Job,
     name: istr,
     policy: list[str],
     nonce: _Nonce,
