@@ -52,7 +52,8 @@ These are sent as they are:
 * what the handler itself has called ``enable_compression`` on
 * types that are not in ``content_types``; ``text/event-stream`` has to be
   listed by that name
-* bodies smaller than ``minimum_size``, and those that would not get smaller
+* bodies smaller than ``minimum_size``, empty ones, and those that would not get
+  smaller
 * anything when no encoding is acceptable; that is no error
 
 Order
@@ -74,11 +75,20 @@ or send ``Cache-Control: no-transform``.
 
 A file that is compressed is read and sent by the process, not by the kernel.
 Files that never change are better compressed once: aiohttp serves
-``page.html.br`` and ``page.html.gz`` that lie beside ``page.html``.
+``page.html.br`` and ``page.html.gz`` that lie beside ``page.html``. It looks
+for the word in ``Accept-Encoding`` and for no weights: ``gzip;q=0`` gets the
+sibling as well.
 
 A handler that sets a strong ``ETag`` gets it back as ``W/"..."`` in
-``If-None-Match``; compare without the prefix. A ``HEAD`` describes the answer
-without compression. To HTTP/1.0 with keep-alive nothing is compressed, as
+``If-None-Match``; compare without the prefix. In ``If-Match`` a weak tag fits
+nothing (RFC 9110 13.1.1): a client that reads with compression and writes back
+with ``If-Match`` is answered 412. List such URLs in ``ignore``, files among
+them, or compare there without the prefix as well. The same client that goes on
+with a download by ``If-Range`` gets all of it again where the server compares
+tags (13.1.5); aiohttp compares dates only, and sends a part of the plain file.
+
+A ``HEAD`` describes the answer without compression, and what a handler writes
+to a stream all the same is not sent. To HTTP/1.0 with keep-alive nothing is compressed, as
 there a body has to say its length first.
 """
 
