@@ -283,11 +283,9 @@ async def test_host_of_request_outlives_clones(
     "target",
     [
         "CONNECT /x",
-        "CONNECT a:b:c",
         "GET http://u@a.example/",
         "GET http://a%/",
         "GET http://[::g]/",
-        "GET http://a:99999/",
         "GET http://a:/",
         "GET http://%C3%BC/",
     ],
@@ -316,8 +314,9 @@ async def test_host_that_no_request_can_have_is_no_error_of_the_server(
         "X-Forwarded-For: 192.0.2.1",
         "X-Forwarded-Host: c.example",
     )
-    # aiohttp itself knows no route for CONNECT.
-    assert head(await raw(server, sent)).status in (200, 400, 404, 405)
+    # Nor does it go on as it came: its visitor would have the address of the
+    # proxy.
+    assert head(await raw(server, sent)).status == 400
 
 
 class _Message(NamedTuple):

@@ -33,7 +33,7 @@ def lines(request: web.Request, name: str) -> list[str]:
         return []
     wanted = name.lower().encode()
     return [
-        value.decode("utf-8", "surrogateescape")
+        value.strip(b" \t").decode("utf-8", "surrogateescape")
         for key, value in request.raw_headers
         if key.lower() == wanted
     ]
