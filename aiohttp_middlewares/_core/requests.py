@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from aiohttp_middlewares._core import options
@@ -25,16 +26,15 @@ from aiohttp_middlewares.annotations import Handler
 
 
 def lines(request: web.Request, name: str) -> list[str]:
-    """All lines of a header field, as they were sent.
-
-    ``request.headers`` joins or splits them from aiohttp 4 on.
-    """
-    if name not in request.headers:
-        return []
+    """All lines of a header field, without the blanks around them."""
+    headers = request.headers
+    if type(headers) is CIMultiDictProxy:
+        return [line.strip(" \t") for line in headers.getall(name, ())]
+    # From aiohttp 4 on the headers join lines, and split them into elements.
     wanted = name.lower().encode()
     return [
-        value.strip(b" \t").decode("utf-8", "surrogateescape")
-        for key, value in request.raw_headers
+        line.decode("utf-8", "surrogateescape").strip(" \t")
+        for key, line in request.raw_headers
         if key.lower() == wanted
     ]
 
