@@ -110,6 +110,7 @@ __all__ = (
     "X_FORWARDED_FOR",
     "X_FORWARDED_HOST",
     "X_FORWARDED_PROTO",
+    "Family",
     "proxy_headers_middleware",
 )
 

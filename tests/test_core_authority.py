@@ -283,11 +283,9 @@ async def test_host_of_request_outlives_clones(
     "target",
     [
         "CONNECT /x",
-        "CONNECT a:b:c",
         "GET http://u@a.example/",
         "GET http://a%/",
         "GET http://[::g]/",
-        "GET http://a:99999/",
         "GET http://a:/",
         "GET http://%C3%BC/",
     ],
@@ -316,8 +314,9 @@ async def test_host_that_no_request_can_have_is_no_error_of_the_server(
         "X-Forwarded-For: 192.0.2.1",
         "X-Forwarded-Host: c.example",
     )
-    # aiohttp itself knows no route for CONNECT.
-    assert head(await raw(server, sent)).status in (200, 400, 404, 405)
+    # Nor does it go on as it came: its visitor would have the address of the
+    # proxy.
+    assert head(await raw(server, sent)).status == 400
 
 
 class _Message(NamedTuple):
@@ -400,10 +399,14 @@ async def test_name_server_is_not_asked_for_a_missing_host(
     assert asked == []
 
 
+@pytest.mark.parametrize("joined", [False, True])
 async def test_lines_of_a_field_are_as_many_as_were_sent(
-    aiohttp_server: AiohttpServer,
+    aiohttp_server: AiohttpServer, joined: bool
 ) -> None:
     async def handler(request: web.Request) -> web.Response:
+        if joined:  # as aiohttp 4 gives them
+            shown = CIMultiDict({"X-A": ", ".join(request.headers["X-A"])})
+            request._headers = shown  # type: ignore[assignment]
         said = [lines(request, name) for name in ("X-A", "x-b", "X-C")]
         assert said == [['a, "b', "", "\udce4"], ["1"], []]
         assert line(request, "X-A") is None

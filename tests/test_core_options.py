@@ -1,5 +1,6 @@
 """The wording of what a wrong option is told."""
 
+import ipaddress
 import math
 import re
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from aiohttp_middlewares._core import options
 
@@ -68,6 +70,28 @@ from aiohttp_middlewares._core import options
             "a",
             TypeError,
             "a collection of strings, got 'a'; did you mean ['a']?",
+        ),
+        # A single one of what there should be several of.
+        (
+            options.strings,
+            URL("https://a.example"),
+            TypeError,
+            "a collection of strings, got URL('https://a.example'); "
+            "did you mean [URL('https://a.example')]?",
+        ),
+        (
+            options.strings,
+            re.compile("^/a"),
+            TypeError,
+            "a collection of strings, got re.compile('^/a'); "
+            "did you mean [re.compile('^/a')]?",
+        ),
+        (
+            options.strings,
+            ipaddress.ip_network("10.0.0.0/8"),
+            TypeError,
+            "a collection of strings, got IPv4Network('10.0.0.0/8'); "
+            "did you mean [IPv4Network('10.0.0.0/8')]?",
         ),
         (options.strings, b"a", TypeError, "a collection of strings, got b'a'"),
         (

@@ -246,6 +246,54 @@ async def test_nothing_is_logged_for_a_request(
     assert [r for r in caplog.records if r.name.startswith("aiohttp_m")] == []
 
 
+async def test_origin_that_is_not_admitted_is_told_when_debugging(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await aiohttp_client(
+        application(cors_middleware(origins=[ORIGIN]))
+    )
+    with caplog.at_level(logging.DEBUG, "aiohttp_middlewares"):
+        await ask(client, EVIL)
+        await ask(client, "https://" + "x" * 5000)
+    assert [record.levelname for record in caplog.records] == ["DEBUG"] * 2
+    first, second = map(vars, caplog.records)
+    assert (first["origin"], first["origins"]) == (EVIL, [ORIGIN])
+    assert len(second["origin"]) == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "lets no page of another origin read"),
+        ({"origins": []}, "lets no page of another origin read"),
+        ({"allow_all": True, "origins": [ORIGIN]}, "leave out one of them"),
+        (
+            {"allow_all": True, "origins": lambda origin, request: True},
+            "leave out one of them",
+        ),
+    ],
+)
+def test_policy_that_can_hardly_be_meant_warns_when_it_is_built(
+    options: dict[str, Any], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    cors_middleware(**options)
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == (
+        "aiohttp_middlewares.cors",
+        "WARNING",
+    )
+    assert message in record.getMessage()
+
+
+def test_policy_that_is_meant_is_built_in_silence(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cors_middleware(origins=[ORIGIN])
+    cors_middleware(allow_all=True)
+    cors_middleware(origins=lambda origin, request: True)
+    assert caplog.records == []
+
+
 # Whose origins are admitted
 # ==========================
 
@@ -752,6 +800,38 @@ async def test_star_is_mirrored_with_credentials(
         ALLOW_ORIGIN: ORIGIN,
         "Vary": PREFLIGHT_VARY,
     }
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        # As gateways split it, or leave elements empty: it is one list.
+        ["x-a", "x-b"],
+        ["x-a,,x-b"],
+        [",x-a , x-b,"],
+        ["", "x-a", "\t,", "x-b"],
+    ],
+)
+async def test_all_that_was_asked_for_is_mirrored(
+    aiohttp_client: AiohttpClient, sent: list[str]
+) -> None:
+    client = await aiohttp_client(
+        application(
+            cors_middleware(
+                origins=[ORIGIN], allow_credentials=True, allow_headers=["*"]
+            )
+        )
+    )
+    asked = [f"{REQUEST_HEADERS}: {line}".encode() for line in sent]
+    answer = head(
+        await raw(
+            client.server,
+            preflight_bytes(
+                ORIGIN.encode(), b"Access-Control-Request-Method: PUT", *asked
+            ),
+        )
+    )
+    assert answer.headers.getall(ALLOW_HEADERS) == ["x-a, x-b"]
 
 
 @pytest.mark.parametrize(

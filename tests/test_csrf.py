@@ -225,6 +225,33 @@ async def test_no_spelling_of_a_handshake_slips_through(
     assert head(reply).status == 403
 
 
+async def test_handshake_is_found_in_any_line(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    server = await aiohttp_server(application())
+    sent = (
+        "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nUpgrade: h2c\r\n"
+        "Upgrade: websocket\r\nSec-Fetch-Site: cross-site\r\n\r\n"
+    )
+    assert head(await raw(server, sent.encode())).status == 403
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "Origin: http://a\r\nOrigin: http://b\r\n",
+        "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Site: cross-site\r\n",
+        "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Site: same-origin\r\n",
+    ],
+)
+async def test_header_that_is_sent_twice_says_nothing_good(
+    aiohttp_server: AiohttpServer, fields: str
+) -> None:
+    server = await aiohttp_server(application())
+    sent = f"POST / HTTP/1.1\r\nHost: a\r\n{fields}Connection: close\r\n\r\n"
+    assert head(await raw(server, sent.encode())).status == 403
+
+
 # Whom it trusts
 # ==============
 

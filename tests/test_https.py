@@ -14,7 +14,11 @@ from live import eventually, live
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import head, raw
 
-from aiohttp_middlewares import https_middleware, proxy_headers_middleware
+from aiohttp_middlewares import (
+    https,
+    https_middleware,
+    proxy_headers_middleware,
+)
 from aiohttp_middlewares._core.grammar.networks import PeerCollection
 from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares.annotations import Handler, Middleware
@@ -132,7 +136,16 @@ FORWARDED = {"Forwarded": "https"}
         ),
         (FORWARDED, [("Forwarded", 'for="proto=https"')], False),
         (FORWARDED, [("Forwarded", "proto=httpsx")], False),
-        # What the visitor left open, and the proxy appended to.
+        # What the visitor left open, and the proxy appended to: what a proxy
+        # says is heard, here as in proxy_headers.
+        (FORWARDED, [("Forwarded", 'for="x, for=2;proto=https')], True),
+        (FORWARDED, [("Forwarded", 'for="x, for=2;proto=http')], False),
+        (FORWARDED, [("Forwarded", "proto=https;proto=https")], False),
+        (
+            FORWARDED,
+            [("Forwarded", "a," * 3000), ("Forwarded", "proto=https")],
+            True,
+        ),
         (FORWARDED, [("Forwarded", 'proto=https;for=", for=2')], False),
         (FORWARDED, [("Forwarded", 'proto=https;for=", for="[::2]"')], False),
         (FORWARDED, [("X-Forwarded-Proto", "https")], False),
@@ -192,6 +205,20 @@ async def test_only_a_trusted_peer_is_believed(
     )
     response = await client.get("/", headers=SAYS_HTTPS)
     assert (await response.json())["scheme"] == scheme
+
+
+async def test_what_a_stranger_sends_is_not_even_read(
+    aiohttp_client: AiohttpClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    monkeypatch.setattr(https, "lines", lambda *what: read.append(what))
+    client = await aiohttp_client(
+        application(https_middleware(FORWARDED, trusted=["10.0.0.1"]))
+    )
+    headers = {"Forwarded": "proto=https"}
+    response = await client.get("/", headers=headers)
+    assert (await response.json())["scheme"] == "http"
+    assert read == []
 
 
 async def test_remote_that_another_middleware_set_earns_no_trust(

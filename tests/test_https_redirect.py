@@ -118,6 +118,51 @@ async def test_port_of_https_is_set_if_it_is_another(
     assert answer.headers["Location"] == location
 
 
+# What the log says
+# =================
+
+
+@pytest.mark.parametrize(
+    ("fields", "warned"),
+    [
+        ({"X-Forwarded-Proto": "https"}, True),
+        ({"X-Forwarded-Proto": "http, HTTPS"}, True),
+        ({"Forwarded": 'for="x, for=192.0.2.1;proto=https'}, True),
+        ({"X-Forwarded-Proto": "https, http"}, False),
+        ({"Forwarded": "proto=http"}, False),
+        ({}, False),
+    ],
+)
+async def test_redirect_that_may_never_end_is_warned_of_once(
+    aiohttp_client: AiohttpClient,
+    caplog: pytest.LogCaptureFixture,
+    fields: dict[str, str],
+    warned: bool,
+) -> None:
+    client = await aiohttp_client(application())
+    for _ in range(2):
+        response = await client.get("/", headers=fields, allow_redirects=False)
+        assert response.status == 307
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == warned
+    for message in said:
+        assert "redirected for ever" in message
+        assert "proxy_headers_middleware" in message
+        assert "a stranger" in message
+
+
+async def test_redirect_of_one_that_is_not_trusted_is_warned_of_too(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = application()
+    app.middlewares.insert(0, proxy_headers_middleware(trusted=["10.0.0.1"]))
+    client = await aiohttp_client(app)
+    headers = {"X-Forwarded-Proto": "https"}
+    response = await client.get("/", headers=headers, allow_redirects=False)
+    assert response.status == 307
+    assert "let it trust that proxy" in caplog.text
+
+
 # What it leaves alone
 # ====================
 

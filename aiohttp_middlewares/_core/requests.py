@@ -36,17 +36,15 @@ class WithHeaders(Protocol):
 
 
 def lines(request: WithHeaders, name: str) -> list[str]:
-    """All lines of a header field, as they were sent."""
+    """All lines of a header field, without the blanks around them."""
     headers = request.headers
     if type(headers) is CIMultiDictProxy:
-        return headers.getall(name, [])
-    # From aiohttp 4 on it joins them, or splits them at their commas.
-    if name not in headers:
-        return []
+        return [line.strip(" \t") for line in headers.getall(name, ())]
+    # From aiohttp 4 on the headers join lines, and split them into elements.
     wanted = name.lower().encode()
     return [
-        value.decode("utf-8", "surrogateescape")
-        for key, value in request.raw_headers
+        line.decode("utf-8", "surrogateescape").strip(" \t")
+        for key, line in request.raw_headers
         if key.lower() == wanted
     ]
 

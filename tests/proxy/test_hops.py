@@ -18,6 +18,7 @@ from aiohttp_middlewares import (
     trusted_host_middleware,
 )
 from aiohttp_middlewares.annotations import Middleware
+from aiohttp_middlewares.proxy_headers import Family
 from proxy.conftest import HEADERS, Front, Nginx
 
 # All of 127.0.0.0/8 is this machine: each has an address of its own.
@@ -53,7 +54,10 @@ FORWARDED = (
         "Forwarded": "'$http_forwarded, for=$remote_addr'",
     },
 )
-FAMILIES = {"x-forwarded": X_FORWARDED, "forwarded": FORWARDED}
+FAMILIES: dict[Family, tuple[dict[str, str], dict[str, str]]] = {
+    "x-forwarded": X_FORWARDED,
+    "forwarded": FORWARDED,
+}
 
 Hops = Callable[..., Awaitable[Front]]
 
@@ -84,7 +88,7 @@ def hops(nginx: Nginx, aiohttp_server: AiohttpServer) -> Hops:
     """Put one nginx or two before an application."""
 
     async def hops(
-        app: web.Application, number: int, family: str = "x-forwarded"
+        app: web.Application, number: int, family: Family = "x-forwarded"
     ) -> Front:
         outer, inner = FAMILIES[family]
         behind = (await aiohttp_server(app)).make_url("/")
@@ -134,7 +138,7 @@ async def known(visitor: ClientSession, url: URL, **options: Any) -> Any:
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_application_knows_the_visitor(
-    family: str,
+    family: Family,
     number: int,
     as_number: bool,
     lie: dict[str, str],
@@ -154,7 +158,7 @@ async def test_application_knows_the_visitor(
 
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_walk_ends_at_the_first_that_is_not_trusted(
-    family: str, hops: Hops, visitor: ClientSession
+    family: Family, hops: Hops, visitor: ClientSession
 ) -> None:
     expected = {
         # The outer one is a visitor like any other.
@@ -186,10 +190,11 @@ async def test_number_that_is_wrong_gives_no_address_of_the_visitors_choice(
 async def test_header_family_that_is_not_chosen_is_not_read(
     hops: Hops, visitor: ClientSession
 ) -> None:
-    for family, other in (
+    both: list[tuple[Family, Family]] = [
         ("forwarded", "x-forwarded"),
         ("x-forwarded", "forwarded"),
-    ):
+    ]
+    for family, other in both:
         app = application(
             proxy_headers_middleware(trusted=PROXIES, family=family)
         )
