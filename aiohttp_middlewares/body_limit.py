@@ -42,8 +42,11 @@ Beyond the limit ``web.HTTPRequestEntityTooLarge`` is raised: ``413``, and the
 connection is closed. If the response has started, it is cut instead.
 
 aiohttp has a limit of its own, ``client_max_size`` of the application: one
-megabyte, for ``read()`` and those that use it. For the requests that are
-covered here this limit takes its place, be it lower or higher.
+megabyte, for ``read()`` and those that use it; ``None`` and 0 are no limit. For
+the requests that are covered here this limit takes its place, be it lower or
+higher. In a multipart body it holds for each part once more, where the part
+has a ``Content-Encoding`` of its own and is inflated by ``part.text()``,
+``part.json()`` or ``part.read(decode=True)``.
 
 Order
 =====
@@ -61,17 +64,24 @@ the client sees the answer, before it closes the connection.
 
 Nested limits all hold: the smallest wins.
 
-aiohttp inflates what it has received at once, on older versions without a
-bound: a compressed body may take memory that exceeds the limit for a moment.
+The messages of a WebSocket do not count: see its ``max_msg_size``.
 
-Where the limit is above ``client_max_size``, the request that goes on is a
-clone. What the handler stores in it (``request["user"]``) is not seen by
-middlewares outside, and aiohttp does not close the temporary files of a
-multipart body that was read from it, nor, clone or not, those of a form that
-was refused half-way: they are closed when they are collected.
+aiohttp inflates what it has received at once, on older versions without a
+bound: a compressed body may take memory that exceeds the limit for a moment. A
+part that is compressed by itself is inflated without any limit by older
+versions, such as 3.12, and on all by ``part.decode()``; what all parts of one
+body inflate to is not added up.
+
+Where the limit is above ``client_max_size``, and for a multipart body, the
+request that goes on is a clone. What the handler stores in it
+(``request["user"]``) is not seen by middlewares outside, and aiohttp does not
+close the temporary files of a multipart body that was read from it, nor, clone
+or not, those of a form that was refused half-way: they are closed when they are
+collected.
 """
 
 import logging
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -85,7 +95,9 @@ from aiohttp_middlewares._core.sending import before_sending
 from aiohttp_middlewares._core.urls import UrlMap, exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
 
-logger = logging.getLogger(__name__)
+__all__ = ("body_limit_middleware",)
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def body_limit_middleware(
@@ -150,8 +162,13 @@ def body_limit_middleware(
         if (request.content_length or 0) > limit:
             logs.refused(logger, request, "its Content-Length is too large")
             _close_afterwards(request)
-            raise _too_large(limit)
-        if 0 < request.client_max_size <= limit:
+            raise _TooLarge(limit)
+        content = request.content
+        if isinstance(content, _LimitedReader) and content.limit <= limit:
+            return await handler(request)  # the smaller one, further out
+        # None and 0 are no limit.
+        size = request.client_max_size or math.inf
+        if size <= limit or _has_parts(request):
             try:
                 # Older versions of aiohttp refuse what is just as large.
                 request = cloned(request, client_max_size=limit + 1)
@@ -169,6 +186,16 @@ def body_limit_middleware(
     return body_limit
 
 
+def _has_parts(request: web.Request) -> bool:
+    """Whether aiohttp takes the body apart, and may inflate what is in it.
+
+    A form does not inflate its fields, but a part of it may have parts again.
+    """
+    # As MultipartReader reads it, which takes more than request.content_type.
+    content_type = request.headers.get(hdrs.CONTENT_TYPE, "")
+    return content_type.lstrip()[:10].lower() == "multipart/"
+
+
 class _LimitedReader(StreamReader):
     """Counts, in all the ways to read a body.
 
@@ -183,7 +210,7 @@ class _LimitedReader(StreamReader):
     def check(self) -> None:
         # All that has arrived, inflated, whether it was read or not.
         if self.total_bytes > self.limit:
-            raise _too_large(self.limit)
+            raise _TooLarge(self.limit)
 
     async def read(self, n: int = -1) -> bytes:
         found = await super().read(n)
@@ -230,18 +257,18 @@ async def _count(
 ) -> web.StreamResponse:
     content = request.content
     before = content.__class__
-    if issubclass(before, _LimitedReader) and before.limit <= limited.limit:
-        return await handler(request)
     content.__class__ = limited
+    refused = False
     try:
         return await handler(request)
     except web.HTTPRequestEntityTooLarge:
+        refused = True
         logs.refused(logger, request, "its body is too large")
         raise
     finally:
         # aiohttp reads the rest of it, and nobody is to be refused any more.
         content.__class__ = before
-        if content.total_bytes > limited.limit:
+        if refused or content.total_bytes > limited.limit:
             _close_afterwards(request)
 
 
@@ -259,7 +286,10 @@ def _say_close(status: int, headers: CIMultiDict[str]) -> None:
     headers[hdrs.CONNECTION] = "close"
 
 
-def _too_large(limit: int) -> web.HTTPRequestEntityTooLarge:
-    return web.HTTPRequestEntityTooLarge(
-        limit, limit + 1, text=f"The body is larger than {limit} bytes"
-    )
+class _TooLarge(web.HTTPRequestEntityTooLarge):
+    def __init__(self, limit: int) -> None:
+        # Past that of its parent, of which no two versions of aiohttp take the
+        # same arguments.
+        web.HTTPClientError.__init__(
+            self, text=f"The body is larger than {limit} bytes"
+        )

@@ -7,6 +7,7 @@ import logging
 import re
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from inspect import signature
 from typing import Any
 
 import aiohttp
@@ -19,6 +20,7 @@ from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import Head, head, raw
 
 from aiohttp_middlewares import (
+    body_limit,
     body_limit_middleware,
     error_middleware,
     proxy_headers_middleware,
@@ -309,6 +311,63 @@ async def test_limit_as_high_as_client_max_size_is_exact(
     assert head(await raw(server, sent)).status == 413
 
 
+@pytest.mark.parametrize("unlimited", [None, 0])
+@pytest.mark.parametrize("max_size", [LIMIT, 2 * MEGABYTE])
+async def test_limit_holds_where_aiohttp_has_none(
+    aiohttp_server: AiohttpServer, unlimited: Any, max_size: int
+) -> None:
+    app = web.Application(
+        middlewares=[body_limit_middleware(max_size, limits={"/none": None})],
+        client_max_size=unlimited,
+    )
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=str(await read(request)))
+
+    app.router.add_post("/{path}", answer)
+    server = await aiohttp_server(app)
+    for path, size, status in (
+        ("/read", max_size, 200),
+        ("/read", max_size + 1, 413),
+        ("/none", 3 * MEGABYTE, 200),
+    ):
+        sent = sized(size, path, LAST)
+        assert head(await raw(server, sent)).status == status
+        body = sent.partition(b"\r\n\r\n")[2]
+        sent = in_chunks(body, path, LAST, size=50_000)
+        assert head(await raw(server, sent)).status == status
+
+
+async def test_messages_of_a_websocket_do_not_count(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    async def echo(request: web.Request) -> web.WebSocketResponse:
+        websocket = web.WebSocketResponse()
+        await websocket.prepare(request)
+        await websocket.send_str(await websocket.receive_str())
+        await websocket.close()
+        return websocket
+
+    app = application()
+    app.router.add_get("/", echo)
+    client = await aiohttp_client(app)
+    async with client.ws_connect("/") as websocket:
+        await websocket.send_str("x" * 5 * LIMIT)
+        assert await websocket.receive_str() == "x" * 5 * LIMIT
+
+
+def test_refusal_takes_no_arguments_that_versions_of_aiohttp_disagree_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def only_one(self: web.HTTPException, max_size: int) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(web.HTTPRequestEntityTooLarge, "__init__", only_one)
+    refusal = body_limit._TooLarge(LIMIT)
+    assert (refusal.status, refusal.text) == (413, TOO_LARGE.decode())
+    assert isinstance(refusal, web.HTTPRequestEntityTooLarge)
+
+
 async def form(request: web.Request) -> web.Response:
     sizes = []
     for value in (await request.post()).values():
@@ -375,6 +434,74 @@ async def test_all_parts_together_count(
     assert await ask([700_000, 700_000], 3 * MEGABYTE) == 200
     assert await ask([700_000] * 5, 3 * MEGABYTE) == 413
     gc.collect()
+
+
+def compressed_part(body: bytes, within: str = "") -> bytes:
+    """A multipart body of one compressed part, or of one with that part."""
+    sent = (
+        b"--b\r\nContent-Type: text/plain\r\nContent-Encoding: gzip\r\n\r\n"
+        + gzip.compress(body)
+        + b"\r\n--b--\r\n"
+    )
+    if not within:
+        return sent
+    start = f"--a\r\nContent-Type: {within}; boundary=b\r\n\r\n"
+    return start.encode() + sent + b"\r\n--a--\r\n"
+
+
+async def inflated(request: web.Request) -> web.Response:
+    part: Any = await (await request.multipart()).next()
+    if isinstance(part, aiohttp.MultipartReader):
+        part = await part.next()
+    return web.Response(text=str(len(await part.text())))
+
+
+@pytest.mark.skipif(
+    "client_max_size" not in signature(aiohttp.BodyPartReader).parameters,
+    reason="this version of aiohttp inflates parts without any limit",
+)
+@pytest.mark.parametrize(
+    ("content_type", "within"),
+    [
+        ("multipart/mixed; boundary=b", ""),
+        ("Multipart/Mixed; boundary=b", ""),
+        # no type for request.content_type, but one for request.multipart()
+        ("multipart/mixed/x; boundary=b", ""),
+        ("multipart/form-data; boundary=a", "multipart/mixed"),
+    ],
+)
+@pytest.mark.parametrize("client_max_size", [MEGABYTE, None, 0])
+async def test_part_that_inflates_beyond_the_limit_is_refused(
+    aiohttp_server: AiohttpServer,
+    content_type: str,
+    within: str,
+    client_max_size: Any,
+) -> None:
+    app = web.Application(
+        middlewares=[
+            body_limit_middleware(LIMIT),
+            body_limit_middleware(2 * MEGABYTE),
+        ],
+        client_max_size=client_max_size,
+    )
+    app.router.add_post("/", inflated)
+    server = await aiohttp_server(app)
+
+    async def ask(size: int) -> Head:
+        body = compressed_part(b"x" * size, within)
+        assert len(body) < LIMIT
+        start = (
+            f"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: {content_type}\r\n"
+            f"Content-Length: {len(body)}\r\n"
+        )
+        last = "" if size > LIMIT else "Connection: close\r\n"
+        return head(await raw(server, f"{start}{last}\r\n".encode() + body))
+
+    answer = await ask(LIMIT)
+    assert (answer.status, answer.rest) == (200, b"1000")
+    answer = await ask(100_000)
+    assert answer.status == 413
+    assert answer.headers.getall("Connection") == ["close"]
 
 
 async def test_urlencoded_form_counts(aiohttp_client: AiohttpClient) -> None:

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import head, raw
 
@@ -17,17 +17,17 @@ from aiohttp_middlewares import (
     csp_nonce,
     error_middleware,
     https_middleware,
-    security_headers,
     security_headers_middleware,
 )
 from aiohttp_middlewares.annotations import Handler
+from aiohttp_middlewares.security_headers._policy import policy_text
 
 HELMET = {
     "Content-Security-Policy": (
         "default-src 'self';base-uri 'self';font-src 'self' https: data:;"
         "form-action 'self';frame-ancestors 'self';img-src 'self' data:;"
         "object-src 'none';script-src 'self';script-src-attr 'none';"
-        "style-src 'self' https: 'unsafe-inline';upgrade-insecure-requests"
+        "style-src 'self' https: 'unsafe-inline'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -42,6 +42,11 @@ HELMET = {
 }
 HSTS = {"Strict-Transport-Security": "max-age=31536000; includeSubDomains"}
 CSP = "Content-Security-Policy"
+BY_HTTPS = {
+    **HELMET,
+    **HSTS,
+    CSP: HELMET[CSP] + ";upgrade-insecure-requests",
+}
 REPORT_ONLY = "Content-Security-Policy-Report-Only"
 #: What aiohttp and the handler add.
 ORDINARY = {"content-type", "content-length", "date", "connection"}
@@ -98,7 +103,7 @@ async def test_transport_security_is_sent_by_https_only(
     # RFC 6797 7.2
     client = await aiohttp_client(application(plain, https_middleware()))
     response = await client.get("/", headers={"X-Forwarded-Proto": "https"})
-    assert_secured(response.headers, HELMET | HSTS)
+    assert_secured(response.headers, BY_HTTPS)
     assert not set(HSTS) & set((await client.get("/")).headers)
 
 
@@ -110,28 +115,115 @@ async def test_none_leaves_a_header_out(
     app = application(plain, https_middleware(), **options)
     client = await aiohttp_client(app)
     response = await client.get("/", headers={"X-Forwarded-Proto": "https"})
-    expected = HELMET | HSTS
+    expected = dict(BY_HTTPS)
     del expected[name]
     assert_secured(response.headers, expected)
     assert name not in response.headers
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("option", "values"),
     [
-        *(HELMET | HSTS),
-        "Cross-Origin-Embedder-Policy",
-        "Permissions-Policy",
+        (
+            "content_security_policy",
+            [
+                "default-src 'self'; img-src *",
+                "Default-Src\t'self' ;; IMG-SRC;",
+                "default-src 'self', script-src https:",
+                "report-uri /none; report-to self; sandbox allow-forms",
+                "trusted-types self script; require-trusted-types-for 'script'",
+                "upgrade-insecure-requests",
+            ],
+        ),
+        (
+            "cross_origin_embedder_policy",
+            [
+                "require-corp",
+                "credentialless",
+                'unsafe-none; report-to="a b"',
+            ],
+        ),
+        (
+            "cross_origin_opener_policy",
+            [
+                "unsafe-none",
+                "same-origin-allow-popups",
+                "noopener-allow-popups",
+                'same-origin;report-to="coop"; x; y=1',
+            ],
+        ),
+        (
+            "cross_origin_resource_policy",
+            ["same-origin", "same-site", "cross-origin"],
+        ),
+        ("origin_agent_cluster", ["?0", "?1"]),
+        ("permissions_policy", ['geolocation=(self "https://a.example")']),
+        (
+            "referrer_policy",
+            [
+                "unsafe-url",
+                "no-referrer-when-downgrade",
+                "no-referrer, strict-origin-when-cross-origin",
+                "origin,same-origin , Strict-Origin,origin-when-cross-origin",
+            ],
+        ),
+        (
+            "strict_transport_security",
+            [
+                "max-age=0",
+                'Max-Age = "60"; INCLUDESUBDOMAINS',
+                "max-age=63072000; preload ;includeSubDomains;",
+            ],
+        ),
+        ("x_content_type_options", ["nosniff", "NoSniff"]),
+        ("x_dns_prefetch_control", ["on", "off"]),
+        ("x_download_options", ["noopen"]),
+        ("x_frame_options", ["DENY", "sameorigin"]),
+        (
+            "x_permitted_cross_domain_policies",
+            [
+                "none",
+                "master-only",
+                "by-content-type",
+                "by-ftp-filename",
+                "all",
+                "none-this-response",
+            ],
+        ),
+        ("x_xss_protection", ["0", "1; mode=block"]),
     ],
 )
 async def test_string_is_sent_as_it_is(
-    aiohttp_client: AiohttpClient, name: str
+    aiohttp_client: AiohttpClient, option: str, values: list[str]
 ) -> None:
-    options: dict[str, Any] = {name.lower().replace("-", "_"): "x; y, 'z'"}
-    app = application(plain, https_middleware(), **options)
-    client = await aiohttp_client(app)
-    response = await client.get("/", headers={"X-Forwarded-Proto": "https"})
-    assert_secured(response.headers, HELMET | HSTS | {name: "x; y, 'z'"})
+    name = option.replace("_", "-")
+    for value in values:
+        options: dict[str, Any] = {option: value}
+        app = application(plain, https_middleware(), **options)
+        client = await aiohttp_client(app)
+        response = await client.get("/", headers={"X-Forwarded-Proto": "https"})
+        assert response.headers.getall(name) == [value]
+        others = dict(CIMultiDict(BY_HTTPS))
+        assert_secured(
+            response.headers,
+            {key: others[key] for key in others if key.lower() != name},
+        )
+
+
+@pytest.mark.parametrize("report_only", [True, False])
+async def test_only_the_default_policy_depends_on_the_scheme(
+    aiohttp_client: AiohttpClient, report_only: bool
+) -> None:
+    written = {"default-src": "'self'", "upgrade-insecure-requests": []}
+    text = "default-src 'self';upgrade-insecure-requests"
+    policies: list[Any] = [written, text]
+    for policy in policies:
+        app = application(
+            content_security_policy=policy,
+            content_security_policy_report_only=report_only,
+        )
+        headers = (await (await aiohttp_client(app)).get("/")).headers
+        assert headers.getall(REPORT_ONLY if report_only else CSP) == [text]
 
 
 async def test_other_headers_can_be_removed(
@@ -232,6 +324,58 @@ async def test_nonce_is_in_the_policy_though_nobody_asked(
 ) -> None:
     line = await policy_of(aiohttp_client, {"script-src": ["'nonce-{nonce}'"]})
     assert re.fullmatch(r"script-src 'nonce-[A-Za-z0-9_-]{22}'", line)
+
+
+@pytest.mark.parametrize("report_only", [True, False])
+async def test_no_new_nonce_is_sent_for_a_page_that_is_stored(
+    aiohttp_client: AiohttpClient, report_only: bool
+) -> None:
+    # RFC 9111 4.3.4 and 4.3.5: its headers are replaced, and its body is not.
+    own = {CSP: "default-src *", REPORT_ONLY: "img-src *"}
+
+    async def page(request: web.Request) -> web.Response:
+        if request.headers.get("If-None-Match") == '"v1"':
+            headers = own if "own" in request.query else {}
+            return web.Response(status=304, headers=headers)
+        return web.Response(text=csp_nonce(request), headers={"ETag": '"v1"'})
+
+    async def file(request: web.Request) -> web.FileResponse:
+        return web.FileResponse(Path(__file__))
+
+    app = application(
+        page,
+        content_security_policy={"script-src": ["'nonce-{nonce}'"]},
+        content_security_policy_report_only=report_only,
+    )
+    app.router.add_get("/file", file)
+    client = await aiohttp_client(app)
+    sent, other = (REPORT_ONLY, CSP) if report_only else (CSP, REPORT_ONLY)
+    rest = {name: value for name, value in HELMET.items() if name != CSP}
+    for path in ("/", "/file"):
+        stored = await client.get(path)
+        assert len(stored.headers.getall(sent)) == 1
+        tag = {"If-None-Match": stored.headers["ETag"]}
+        for again, status in (
+            (await client.get(path, headers=tag), 304),
+            (await client.head(path), 200),
+            (await client.head(path, headers=tag), 304),
+        ):
+            assert again.status == status
+            assert not {sent, other} & set(again.headers)
+            assert_secured(again.headers, rest)
+    again = await client.get("/?own", headers={"If-None-Match": '"v1"'})
+    assert_secured(again.headers, rest | own)
+
+
+async def test_policy_without_a_nonce_is_sent_for_a_page_that_is_stored(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(status=304)
+
+    client = await aiohttp_client(application(page))
+    assert_secured((await client.get("/")).headers)
+    assert_secured((await client.head("/")).headers)
 
 
 async def test_page_with_a_nonce_works_without_a_policy(
@@ -345,7 +489,7 @@ async def test_every_kind_of_response_has_the_headers(
     app.router.add_get("/socket", socket)
     app.router.add_post("/post", plain)
     client = await aiohttp_client(app)
-    expected = HELMET | (HSTS if cloning == "outside" else {})
+    expected = BY_HTTPS if cloning == "outside" else HELMET
     for path, statuses in (
         ("/", {200}),
         ("/streamed", {200}),
@@ -400,7 +544,7 @@ async def test_answer_to_an_expectation_has_the_headers_once(
 )
 def test_any_policy_is_one_header_or_one_sentence(policy: Any) -> None:
     try:
-        line = security_headers._policy("test", policy)
+        line = policy_text("test", policy)
     except ValueError:
         return
     # It reads as it was written.
@@ -442,6 +586,13 @@ POLICY = "security_headers_middleware content_security_policy"
         ({"default-src": ["strict-dynamic"]}, ValueError, "got 'strict-dyn"),
         ({"default-src": ["report-sample"]}, ValueError, "got 'report-sam"),
         ({"default-src": ["nonce-{nonce}"]}, ValueError, "got 'nonce-{nonce}'"),
+        ({"script-src": ["trusted-types-eval"]}, ValueError, "got 'trusted"),
+        ({"trusted-types": "none"}, ValueError, "got 'none'"),
+        ({"require-trusted-types-for": ["script"]}, ValueError, "'script'"),
+        ({"default-src": "'self'\r\nhttps:"}, ValueError, "white space"),
+        ({"default-src": "'self'\n"}, ValueError, "white space"),
+        ({"default-src": ["'self'\x00"]}, ValueError, "white space"),
+        ({"default-src": "'self'\x0bhttps:"}, ValueError, "white space"),
         ({"default-src": ["sha256-x"]}, ValueError, "got 'sha256-x'"),
         ({"default-src": ["sha384-x"]}, ValueError, "got 'sha384-x'"),
         ({"default-src": ["sha512-x"]}, ValueError, "got 'sha512-x'"),
@@ -468,7 +619,21 @@ POLICY = "security_headers_middleware content_security_policy"
         (["default-src"], TypeError, "a mapping of directives or a string"),
         (True, TypeError, "a mapping of directives or a string"),
         ("", ValueError, "should be the value of a header, got ''"),
-        ("a\r\nb", ValueError, "should be the value of a header"),
+        ("img-src a\r\n b", ValueError, "should be the value of a header"),
+        ("img-src a\x00", ValueError, "should be the value of a header"),
+        (
+            "default-src 'self'; script-src self",
+            ValueError,
+            f"{POLICY}['script-src'] should be sources with keywords in "
+            "quotation marks, got 'self'; did you mean \"'self'\"?",
+        ),
+        ("img-src *, script-src none", ValueError, "got 'none'"),
+        ("script-src nonce-{nonce}", ValueError, "got 'nonce-{nonce}'"),
+        ("script-src SHA256-x=", ValueError, "got 'SHA256-x='"),
+        ("default_src 'self'", ValueError, "did you mean 'default-src'?"),
+        ("img-src *; IMG-SRC 'none'", ValueError, "has 'img-src' twice"),
+        (";", ValueError, "a policy of directives, got ';'"),
+        ("img-src *,", ValueError, "a policy of directives, got 'img-src *,'"),
     ],
 )
 def test_wrong_policy_is_one_sentence(
@@ -498,6 +663,86 @@ def test_unknown_directive_gets_one_warning(
             "of a header, got 'a\\nb'",
         ),
         ({"x_frame_options": ""}, ValueError, "got ''"),
+        *(
+            ({option: f"{value}{end}"}, ValueError, "value of a header")
+            for option, value in (
+                ("referrer_policy", "origin"),
+                ("strict_transport_security", "max-age=1"),
+                ("permissions_policy", "geolocation=()"),
+                ("x_xss_protection", "0"),
+            )
+            for end in ("\r", "\n", "\x00", "\r\nSet-Cookie: a=b")
+        ),
+        (
+            {"x_frame_options": "SAME-ORIGIN"},
+            ValueError,
+            "security_headers_middleware x_frame_options should be 'DENY' or "
+            "'SAMEORIGIN', got 'SAME-ORIGIN'; did you mean 'SAMEORIGIN'?",
+        ),
+        (
+            {"x_frame_options": "ALLOW-FROM https://a.example"},
+            ValueError,
+            "got 'ALLOW-FROM https://a.example'",
+        ),
+        (
+            {"referrer_policy": "no-referrer, strict-orgin"},
+            ValueError,
+            "did you mean 'no-referrer, strict-origin'?",
+        ),
+        ({"referrer_policy": "origin,"}, ValueError, "did you mean 'origin'?"),
+        (
+            {"cross_origin_opener_policy": "Same-Origin"},
+            ValueError,
+            "did you mean 'same-origin'?",
+        ),
+        (
+            {"cross_origin_opener_policy": "same-origin; report-to='x'"},
+            ValueError,
+            "cross_origin_opener_policy should be 'unsafe-none' or",
+        ),
+        (
+            {"cross_origin_resource_policy": "cross_origin"},
+            ValueError,
+            "did you mean 'cross-origin'?",
+        ),
+        (
+            {"cross_origin_resource_policy": "same-site; report-to=x"},
+            ValueError,
+            "should be 'same-origin' or 'same-site' or 'cross-origin'",
+        ),
+        (
+            {"cross_origin_embedder_policy": "requires-corp"},
+            ValueError,
+            "did you mean 'require-corp'?",
+        ),
+        ({"origin_agent_cluster": "?2"}, ValueError, "should be '?1' or '?0'"),
+        ({"x_content_type_options": "no-sniff"}, ValueError, "'nosniff'?"),
+        ({"x_dns_prefetch_control": "true"}, ValueError, "'on' or 'off'"),
+        ({"x_download_options": "noopener"}, ValueError, "mean 'noopen'?"),
+        (
+            {"x_permitted_cross_domain_policies": "masteronly"},
+            ValueError,
+            "did you mean 'master-only'?",
+        ),
+        *(
+            (
+                {"strict_transport_security": value},
+                ValueError,
+                f"got {value!r}; did you mean 'max-age=60; includeSubDomains'?",
+            )
+            for value in (
+                "includeSubDomains; max-age=60",
+                "max-age=60; include-sub-domains",
+                "max-age=60, includeSubDomains",
+                "maxage=60; includeSubDomains",
+                "max-age=60; includeSubDomains; includeSubdomains",
+            )
+        ),
+        ({"strict_transport_security": "60"}, ValueError, "'max-age=60'?"),
+        *(
+            ({"strict_transport_security": value}, ValueError, f"got {value!r}")
+            for value in ("max-age", "max-age=-1", "max-age=1.5", "preload")
+        ),
         ({"x_frame_options": " a"}, ValueError, "got ' a'"),
         ({"x_frame_options": "ü"}, ValueError, "got 'ü'"),
         ({"x_frame_options": True}, TypeError, "got True"),

@@ -88,8 +88,8 @@ with a download by ``If-Range`` gets all of it again where the server compares
 tags (13.1.5); aiohttp compares dates only, and sends a part of the plain file.
 
 A ``HEAD`` describes the answer without compression, and what a handler writes
-to a stream all the same is not sent. To HTTP/1.0 with keep-alive nothing is compressed, as
-there a body has to say its length first.
+to a stream all the same is not sent. To HTTP/1.0 with keep-alive nothing is
+compressed, as there a body has to say its length first.
 """
 
 import os

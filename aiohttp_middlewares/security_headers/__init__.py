@@ -46,8 +46,11 @@ WebSocket handshakes, the 404 and 405 of the router, and the 500 and 504 that
 aiohttp makes by itself. A header that the handler has set stays as it is, so
 that one page can have a policy of its own.
 
-``Strict-Transport-Security`` is sent by HTTPS only (RFC 6797 section 7.2).
-``Server``, by which aiohttp tells its version, is removed.
+``Strict-Transport-Security`` is sent by HTTPS only (RFC 6797 section 7.2), and
+so is the ``upgrade-insecure-requests`` of the default policy. A policy with a
+nonce is left out where it would go with a page that the browser has stored,
+with an older nonce: of a ``304`` and of the answer to a ``HEAD`` (RFC 9111
+section 4.3). ``Server``, by which aiohttp tells its version, is removed.
 
 Order
 =====
@@ -62,19 +65,18 @@ Limits
 The default policy lets no other origin embed what it serves
 (``Cross-Origin-Resource-Policy: same-origin``): an API for the pages of other
 origins needs ``cross_origin_resource_policy="cross-origin"``. It lets no
-inline script run, and has browsers fetch by HTTPS whatever a page refers to
-(``upgrade-insecure-requests``). Answers that no middleware sees, such as 400
-to what is no HTTP, bear none of the headers.
+inline script run, and has browsers fetch by HTTPS whatever a page that came by
+HTTPS refers to (``upgrade-insecure-requests``). Answers that no middleware
+sees, such as 400 to what is no HTTP, bear none of the headers.
 """
 
 import logging
-import re
 import secrets
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import TypeAlias
+from typing import Literal
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from multidict import CIMultiDict, istr
 
 from aiohttp_middlewares._core import options
@@ -87,9 +89,19 @@ from aiohttp_middlewares.annotations import (
     StrCollection,
     Urls,
 )
+from aiohttp_middlewares.security_headers._policy import (
+    ContentSecurityPolicy,
+    policy_text,
+)
+from aiohttp_middlewares.security_headers._values import header_text
 
-#: A policy as it is sent, or the sources of each directive.
-ContentSecurityPolicy: TypeAlias = str | Mapping[str, str | Collection[str]]
+__all__ = (
+    "DEFAULT_CONTENT_SECURITY_POLICY",
+    "DEFAULT_REMOVE",
+    "ContentSecurityPolicy",
+    "csp_nonce",
+    "security_headers_middleware",
+)
 
 DEFAULT_CONTENT_SECURITY_POLICY: Mapping[str, Collection[str]] = {
     "default-src": ("'self'",),
@@ -106,7 +118,14 @@ DEFAULT_CONTENT_SECURITY_POLICY: Mapping[str, Collection[str]] = {
 }
 DEFAULT_REMOVE = ("Server",)
 
-logger = logging.getLogger(__name__)
+#: A site that has no HTTPS would ask there for all that its pages refer to.
+_DEFAULT_BY_HTTP = {
+    name: sources
+    for name, sources in DEFAULT_CONTENT_SECURITY_POLICY.items()
+    if name != "upgrade-insecure-requests"
+}
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def security_headers_middleware(
@@ -117,18 +136,29 @@ def security_headers_middleware(
     content_security_policy_report_only: bool = False,
     cross_origin_embedder_policy: str | None = None,
     cross_origin_opener_policy: str | None = "same-origin",
-    cross_origin_resource_policy: str | None = "same-origin",
-    origin_agent_cluster: str | None = "?1",
+    cross_origin_resource_policy: Literal[
+        "same-origin", "same-site", "cross-origin"
+    ]
+    | None = "same-origin",
+    origin_agent_cluster: Literal["?1", "?0"] | None = "?1",
     permissions_policy: str | None = None,
     referrer_policy: str | None = "no-referrer",
     strict_transport_security: str | None = (
         "max-age=31536000; includeSubDomains"
     ),
-    x_content_type_options: str | None = "nosniff",
-    x_dns_prefetch_control: str | None = "off",
-    x_download_options: str | None = "noopen",
-    x_frame_options: str | None = "SAMEORIGIN",
-    x_permitted_cross_domain_policies: str | None = "none",
+    x_content_type_options: Literal["nosniff"] | None = "nosniff",
+    x_dns_prefetch_control: Literal["on", "off"] | None = "off",
+    x_download_options: Literal["noopen"] | None = "noopen",
+    x_frame_options: Literal["DENY", "SAMEORIGIN"] | None = "SAMEORIGIN",
+    x_permitted_cross_domain_policies: Literal[
+        "none",
+        "master-only",
+        "by-content-type",
+        "by-ftp-filename",
+        "all",
+        "none-this-response",
+    ]
+    | None = "none",
     x_xss_protection: str | None = "0",
     remove: StrCollection = DEFAULT_REMOVE,
     ignore: Urls | None = None,
@@ -136,12 +166,13 @@ def security_headers_middleware(
     """Set the headers that are named like the options.
 
     The value of each option is sent as it is; ``None`` leaves the header out.
+    What browsers would not understand, and ignore, is refused.
 
     :param content_security_policy:
         A mapping of directives to their sources: a collection of them, empty
         for a directive without, or one string. It takes the place of
-        :data:`DEFAULT_CONTENT_SECURITY_POLICY`, and mistakes in it are found
-        here. Or the policy as a string. ``'nonce-{nonce}'`` in it becomes
+        :data:`DEFAULT_CONTENT_SECURITY_POLICY`. Or the policy as a string.
+        ``'nonce-{nonce}'`` in it becomes
         another nonce for each request, which :func:`csp_nonce` gives.
     :param content_security_policy_report_only:
         Send the policy as ``Content-Security-Policy-Report-Only``: browsers
@@ -189,39 +220,39 @@ def security_headers_middleware(
         "X-Permitted-Cross-Domain-Policies": x_permitted_cross_domain_policies,
         "X-XSS-Protection": x_xss_protection,
     }
-    always = [
+    by_https = [
         (
             istr(name),
-            options.header_value(
-                f"{what} {name.lower().replace('-', '_')}", value
+            header_text(
+                f"{what} {name.lower().replace('-', '_')}", name, value
             ),
         )
         for name, value in given.items()
         if value is not None
     ]
-    without_tls = [item for item in always if item[0] != _HSTS]
+    by_http = [item for item in by_https if item[0] != _HSTS]
     policy_name = istr(
         "Content-Security-Policy-Report-Only"
         if content_security_policy_report_only
         else "Content-Security-Policy"
     )
-    policy = (
-        None
-        if content_security_policy is None
-        else _policy(
-            f"{what} content_security_policy", content_security_policy
-        ).split("{nonce}")
-    )
-    if policy is not None and len(policy) == 1:  # one for all requests
-        always.append((policy_name, policy[0]))
-        without_tls.append((policy_name, policy[0]))
-        policy = None
+    nonced: list[str] | None = None
+    if content_security_policy is not None:
+        option = f"{what} content_security_policy"
+        policy = policy_text(option, content_security_policy)
+        if "{nonce}" in policy:
+            nonced = policy.split("{nonce}")
+        else:  # one for all requests
+            by_https.append((policy_name, policy))
+            if content_security_policy is DEFAULT_CONTENT_SECURITY_POLICY:
+                policy = policy_text(option, _DEFAULT_BY_HTTP)
+            by_http.append((policy_name, policy))
     removed = [
         istr(name)
         for name in options.tokens(f"{what} remove", "header names", remove)
     ]
-    by_https: Job = partial(_secure, always, removed)
-    by_http: Job = partial(_secure, without_tls, removed)
+    secure_https: Job = partial(_secure, by_https, removed)
+    secure_http: Job = partial(_secure, by_http, removed)
     ignored = exemption(f"{what} ignore", ignore)
 
     @web.middleware
@@ -231,9 +262,11 @@ def security_headers_middleware(
         request[_NONCE] = nonce = _Nonce()
         if ignored is not None and ignored(request):
             return await handler(request)
-        secure = by_https if request.scheme == "https" else by_http
-        if policy is not None:
-            secure = partial(_add_policy, secure, policy_name, policy, nonce)
+        secure = secure_https if request.scheme == "https" else secure_http
+        # RFC 9111 4.3.5: what a HEAD is answered freshens a stored page, in
+        # which the nonce is another.
+        if nonced is not None and request.method != hdrs.METH_HEAD:
+            secure = partial(_add_policy, secure, policy_name, nonced, nonce)
         # aiohttp adds Server when all else is done.
         before_sending(request, secure)
         return await handler(request)
@@ -294,99 +327,11 @@ def _add_policy(
     status: int,
     headers: CIMultiDict[str],
 ) -> None:
-    if name not in headers:
+    # RFC 9111 4.3.4: as above, for a page that was not modified.
+    if status != 304 and name not in headers:
         headers[name] = nonce.value.join(policy)
     secure(status, headers)
 
 
 _NONCE = request_key("aiohttp_middlewares.csp_nonce", _Nonce)
 _HSTS = "Strict-Transport-Security"
-
-
-def _policy(what: str, policy: object) -> str:
-    """The value of the header, as CSP Level 3 section 2.2 writes it."""
-    if isinstance(policy, str):
-        return options.header_value(what, policy)
-    if not isinstance(policy, Mapping):
-        options.refuse(
-            TypeError, what, "a mapping of directives or a string", policy
-        )
-    if not policy:
-        raise ValueError(f"{what} should not be empty; did you mean None?")
-    directives: dict[str, str] = {}
-    for name, sources in policy.items():
-        _check_name(what, name)
-        if name.lower() in directives:
-            raise ValueError(f"{what} has {name.lower()!r} twice")
-        if not _DIRECTIVES.fullmatch(name.lower()):
-            logger.warning(
-                "security_headers_middleware: browsers may not know the "
-                "directive %r",
-                name,
-            )
-        words = _sources(f"{what}[{name!r}]", sources)
-        directives[name.lower()] = " ".join([name.lower(), *words])
-    return ";".join(directives.values())
-
-
-def _check_name(what: str, name: object) -> None:
-    should = "directives such as 'default-src'"
-    if not isinstance(name, str):
-        options.refuse(TypeError, what, should, name)
-    if not _DIRECTIVE.fullmatch(name):
-        other = name.strip().replace("_", "-")
-        meant = repr(other) if _DIRECTIVE.fullmatch(other) else None
-        options.refuse(ValueError, what, should, name, meant=meant)
-
-
-_DIRECTIVE = re.compile(r"[A-Za-z0-9-]+")
-#: Of CSP Level 3, the specifications that add to it, and those before it.
-_DIRECTIVES = re.compile(
-    r"(?:child|connect|default|fenced-frame|font|frame|img|manifest|media"
-    r"|object|prefetch|script|style|worker)-src"
-    r"|(?:script|style)-src-(?:attr|elem)"
-    r"|base-uri|form-action|frame-ancestors|navigate-to|plugin-types"
-    r"|block-all-mixed-content|upgrade-insecure-requests|sandbox|webrtc"
-    r"|referrer|report-to|report-uri|require-sri-for"
-    r"|require-trusted-types-for|trusted-types"
-)
-
-
-def _sources(what: str, sources: object) -> list[str]:
-    """The sources of one directive, checked."""
-    if isinstance(sources, str):
-        sources = sources.split()
-    words = options.items(what, "sources", sources)
-    for word in words:
-        if not isinstance(word, str):
-            options.refuse(TypeError, what, "a collection of sources", word)
-        if _UNQUOTED.fullmatch(word):
-            options.refuse(
-                ValueError,
-                what,
-                "sources with keywords in quotation marks",
-                word,
-                meant=repr(f"'{word}'"),
-            )
-        if not _SOURCE.fullmatch(word):
-            parts = word.split()
-            meant = repr(parts) if len(parts) > 1 else None
-            options.refuse(
-                ValueError,
-                what,
-                "sources without ';', ',' and white space",
-                word,
-                meant=meant,
-            )
-    return list(words)
-
-
-# CSP Level 3 2.2.1: anything visible but the two that end a directive and a
-# policy. Those are escaped in a URL.
-_SOURCE = re.compile(r"[!-+\--:<-~]+")
-_UNQUOTED = re.compile(
-    r"none|self|strict-dynamic|report-sample|inline-speculation-rules"
-    r"|unsafe-(?:inline|eval|hashes|allow-redirects)|wasm-unsafe-eval"
-    r"|(?:nonce|sha256|sha384|sha512)-.*",
-    re.IGNORECASE | re.DOTALL,
-)

@@ -62,15 +62,16 @@ of the cookie itself:
 What it does besides
 ====================
 
-The session is saved when the handler returns or raises a ``web.HTTPException``,
-so that a login may end in ``raise web.HTTPFound("/")``, and for streams and
-WebSockets when their headers leave. After any other exception nothing is
-saved. An answer that is not the handler's own, such as the 504 of a limit that
-strikes while a shielded handler goes on, saves nothing and has no cookie; what
-that handler leaves in the session is saved when it ends, as far as the storage
-keeps it on the server. ``Set-Cookie`` is sent only when the session was changed, and ``Vary:
-Cookie`` whenever it was asked for. A cookie is deleted with the attributes that
-it was set with, also for storages that forget these.
+The session is saved when the handler returns or raises a
+``web.HTTPException``, so that a login may end in ``raise web.HTTPFound("/")``,
+and for streams and WebSockets when their headers leave. After any other
+exception nothing is saved. An answer that is not the handler's own, such as
+the 504 of a limit that strikes while a shielded handler goes on, saves nothing
+and has no cookie; what that handler leaves in the session is saved when it
+ends, as far as the storage keeps it on the server. ``Set-Cookie`` is sent only
+when the session was changed, and ``Vary: Cookie`` whenever it was asked for. A
+cookie is deleted with the attributes that it was set with, also for storages
+that forget these.
 
 A storage that fails to load makes ``get_session`` raise; one that fails to save
 makes the request fail: both end in a 500, so that nobody takes a login for done
@@ -97,9 +98,9 @@ Limits
 
 What is in a signed cookie cannot be taken back: a copy of it is good until it
 is ``max_age`` old, also after a logout. The age counts from the last change,
-unless ``rolling`` renews it. Of two requests at the same time that change the session the later answer wins.
-A change after the headers have left cannot reach a cookie any more: what is
-kept in it is lost, and logged.
+unless ``rolling`` renews it. Of two requests at the same time that change the
+session the later answer wins. A change after the headers have left cannot
+reach a cookie any more: what is kept in it is lost, and logged.
 
 A storage of aiohttp-session is asked with a copy of the request where aiohttp
 reads the cookies in another way; once the body was read there can be none, and
