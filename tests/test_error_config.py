@@ -256,23 +256,21 @@ async def returns_text(request: web.Request) -> web.StreamResponse:
     return "text"  # type: ignore[return-value]
 
 
-def not_async(request: web.Request) -> Any:
-    return web.Response(text="sync")
-
-
 async def times_out(request: web.Request) -> web.StreamResponse:
     raise asyncio.TimeoutError
 
 
 @pytest.mark.parametrize(
-    "handler", [fails, returns_nothing, returns_text, not_async, times_out]
+    "handler", [fails, returns_nothing, returns_text, times_out]
 )
 @pytest.mark.parametrize("by", ["default", "config"])
+@pytest.mark.parametrize("log", [True, False])
 async def test_error_handler_that_fails_is_logged_and_stood_in_for(
     aiohttp_client: AiohttpClient,
     caplog: pytest.LogCaptureFixture,
     handler: Any,
     by: str,
+    log: bool,
 ) -> None:
     options: dict[str, Any] = (
         {"default_handler": handler}
@@ -280,7 +278,7 @@ async def test_error_handler_that_fails_is_logged_and_stood_in_for(
         else {"config": {ValueError: handler}}
     )
     raised = ValueError("the first")
-    assert await shown(aiohttp_client, raised, **options) == (
+    assert await shown(aiohttp_client, raised, log=log, **options) == (
         500,
         {"detail": "the first"},
     )

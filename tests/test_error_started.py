@@ -128,13 +128,54 @@ async def test_no_second_response_is_written_and_the_connection_is_cut(
     elif start is websocket:
         assert answer.rest[:4] == b"\x81\x02hi"
         assert b"late" not in answer.rest
-    # aiohttp says so, and the first error is in the traceback
-    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
-    assert record.name == "aiohttp.server"
-    assert record.exc_info is not None
-    aborted = record.exc_info[1]
-    assert type(aborted) is ConnectionAbortedError
-    assert aborted.__cause__ is raised
+    # The log has the error itself, once.
+    logged = [
+        (record.name, record.exc_info[1])
+        for record in caplog.records
+        if record.levelname == "ERROR" and record.exc_info is not None
+    ]
+    if isinstance(raised, web.HTTPException | asyncio.TimeoutError):
+        # Which aiohttp would answer; as it is it logs only what stands in.
+        assert logged[0] == (LOGGER, raised)
+        (stand_in,) = logged[1:]
+        assert stand_in[0] == "aiohttp.server"
+        assert type(stand_in[1]) is ConnectionAbortedError
+        assert stand_in[1].__cause__ is raised
+    else:
+        assert logged == [("aiohttp.server", raised)]
+
+
+async def test_late_error_that_aiohttp_does_not_name_is_logged_with_its_facts(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        await in_chunks(request)
+        raise web.HTTPConflict
+
+    client = await aiohttp_client(page(handler))
+    await raw(client.server, b"GET /?secret HTTP/1.1\r\nHost: a\r\n\r\n")
+    (record,) = [r for r in caplog.records if r.name == LOGGER]
+    assert record.getMessage() == "GET / failed after its response had started"
+    extra: Any = record
+    assert (extra.method, extra.path, extra.remote) == ("GET", "/", "127.0.0.1")
+
+
+@pytest.mark.parametrize("log", [True, False])
+async def test_late_error_of_get_error_response_is_logged_as_what_it_is(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture, log: bool
+) -> None:
+    raised = ValueError("late")
+
+    @web.middleware
+    async def own(request: web.Request, handler: Handler) -> web.StreamResponse:
+        await handler(request)
+        return await get_error_response(request, raised, log=log)
+
+    client = await aiohttp_client(page(in_chunks, own))
+    received = await raw(client.server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert head(received).rest == b"4\r\na,b\n\r\n"
+    ours = [r.exc_info[1] for r in caplog.records if r.name == LOGGER]  # type: ignore[index]
+    assert ours == ([raised] if log else [])
 
 
 async def test_prepared_answer_of_which_nothing_left_may_be_replaced(

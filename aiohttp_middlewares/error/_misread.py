@@ -1,0 +1,80 @@
+"""What the client sent wrong, found while aiohttp read it."""
+
+from types import FrameType
+
+from aiohttp import BodyPartReader, MultipartReader, web
+
+#: What reads a request, or a part of it, when a handler asks for that.
+_OF_REQUEST = frozenset(
+    (
+        *("charset", "content_type", "cookies", "host", "http_range"),
+        *("if_match", "if_modified_since", "if_none_match", "if_range"),
+        *("if_unmodified_since", "json", "multipart", "post", "query", "read"),
+        *("text", "url"),
+    )
+)
+_OF_CONTENT = frozenset(("readline", "readuntil"))
+
+#: aiohttp, and what it has cookies and media types read by.
+_READERS = ("aiohttp", "email", "http")
+
+#: Texts that are no JSON, UTF-8, base64, number …, or are nested too deeply,
+#: whoever found out: ``request.json()`` takes a parser of any make.
+_NO_SUCH_TEXT = (ValueError, RecursionError)
+
+
+def misread(request: web.Request, err: Exception) -> bool:
+    """Whether it was raised while aiohttp read what this request says.
+
+    The traceback tells: it passes through one of aiohttp's readers, and that
+    of this very request. The same class of exception, raised by what the
+    handler does with something else, is the handler's own error.
+    """
+    found = False
+    module = ""
+    traceback = err.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        module = frame.f_globals.get("__name__") or ""
+        found = found or _reads(frame, module, request)
+        traceback = traceback.tb_next
+    if not found:
+        return False
+    # The very class is what codecs.lookup() raises; a KeyError may come from
+    # a parser of the handler's own.
+    if isinstance(err, _NO_SUCH_TEXT) or type(err) is LookupError:
+        return True
+    if module == "aiohttp.streams":
+        # Two tasks that read at once.
+        return not isinstance(err, RuntimeError)
+    return module.partition(".")[0] in _READERS and not isinstance(
+        err, MemoryError | OSError
+    )
+
+
+def _reads(frame: FrameType, module: str, request: web.Request) -> bool:
+    if module in ("aiohttp.web_request", "aiohttp.helpers"):
+        if frame.f_code.co_name not in _OF_REQUEST:
+            return False
+        owner = frame.f_locals.get("self")
+        # All clones of a request share its writer.
+        return (
+            isinstance(owner, web.BaseRequest)
+            and owner.writer is request.writer
+        )
+    if module == "aiohttp.multipart":
+        owner = frame.f_locals.get("self")
+        return (
+            isinstance(owner, MultipartReader | BodyPartReader)
+            and getattr(owner, "_content", None) is request.content
+            # All bodies that are empty are one object, also an upstream's.
+            and (
+                request.body_exists
+                or "multipart" in request.headers.get("Content-Type", "")
+            )
+        )
+    return (
+        module == "aiohttp.streams"
+        and frame.f_code.co_name in _OF_CONTENT
+        and frame.f_locals.get("self") is request.content
+    )
