@@ -13,10 +13,12 @@ _OF_REQUEST = frozenset(
         *("text", "url"),
     )
 )
-_OF_CONTENT = frozenset(("readline", "readuntil"))
+_OF_CONTENT = frozenset(("readexactly", "readline", "readuntil"))
 
 #: aiohttp, and what it has cookies and media types read by.
 _READERS = ("aiohttp", "email", "http")
+#: What these raise themselves for other reasons than what they read.
+_OTHERWISE = (AttributeError, MemoryError, OSError, TypeError)
 
 #: Texts that are no JSON, UTF-8, base64, number …, or are nested too deeply,
 #: whoever found out: ``request.json()`` takes a parser of any make.
@@ -48,7 +50,7 @@ def misread(request: web.Request, err: Exception) -> bool:
         # Two tasks that read at once.
         return not isinstance(err, RuntimeError)
     return module.partition(".")[0] in _READERS and not isinstance(
-        err, MemoryError | OSError
+        err, _OTHERWISE
     )
 
 
@@ -64,17 +66,14 @@ def _reads(frame: FrameType, module: str, request: web.Request) -> bool:
         )
     if module == "aiohttp.multipart":
         owner = frame.f_locals.get("self")
-        return (
-            isinstance(owner, MultipartReader | BodyPartReader)
-            and getattr(owner, "_content", None) is request.content
-            # All bodies that are empty are one object, also an upstream's.
-            and (
-                request.body_exists
-                or "multipart" in request.headers.get("Content-Type", "")
-            )
-        )
-    return (
-        module == "aiohttp.streams"
-        and frame.f_code.co_name in _OF_CONTENT
-        and frame.f_locals.get("self") is request.content
+        if not isinstance(owner, MultipartReader | BodyPartReader):
+            return False
+        content = getattr(owner, "_content", None)
+    elif module == "aiohttp.streams" and frame.f_code.co_name in _OF_CONTENT:
+        content = frame.f_locals.get("self")
+    else:
+        return False
+    # All empty bodies are one object, also that of an upstream's answer.
+    return content is request.content and (
+        request.body_exists or "Content-Length" in request.headers
     )
