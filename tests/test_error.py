@@ -1,15 +1,19 @@
 """Errors: how they are answered, and what is left alone."""
 
 import asyncio
+import builtins
 import datetime
 import http
 import logging
+import sys
+from functools import partial
 from typing import Any
-from unittest.mock import ANY
+from unittest.mock import ANY, Mock
 
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from error_site import (
     LOGGER,
     SHIPPED,
@@ -22,6 +26,7 @@ from error_site import (
     cloning,
     decorated,
     login,
+    named,
     page,
     raising,
     shown,
@@ -35,10 +40,11 @@ from aiohttp_middlewares import (
     RequestTimeout,
     cors_middleware,
     error_middleware,
+    get_error_response,
     problem_error_handler,
     timeout_middleware,
 )
-from aiohttp_middlewares.annotations import Handler
+from aiohttp_middlewares.annotations import Handler, Middleware
 
 # What default_error_handler answers
 # ==================================
@@ -407,6 +413,267 @@ async def test_what_is_no_exception_passes(
     )
     assert (await ask(client)).status == 418
     assert seen == [stop]
+
+
+# Handlers that return no response
+# ================================
+
+
+async def nothing(request: web.Request) -> Any:
+    pass
+
+
+async def a_mapping(request: web.Request) -> Any:
+    return {"secret": "hunter2"}
+
+
+class Methods:
+    async def show(self, request: web.Request) -> Any:
+        return ["list"]
+
+
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        (nothing, "nothing should return a response, got None"),
+        (a_mapping, "a_mapping should return a response, got dict"),
+        (Methods().show, "Methods.show should return a response, got list"),
+        (
+            partial(nothing),
+            "nothing should return a response, got None",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "inside", [[], [cloning, timeout_middleware(9)]], ids=["alone", "around"]
+)
+async def test_handler_without_a_response_is_named_and_an_error_like_any_other(
+    aiohttp_client: AiohttpClient,
+    caplog: pytest.LogCaptureFixture,
+    handler: Any,
+    said: str,
+    inside: list[Middleware],
+) -> None:
+    app = web.Application(middlewares=[error_middleware(), *inside])
+    app.router.add_get("/", handler)
+    client = await aiohttp_client(app)
+    answer = await ask(client)
+    assert (answer.status, await answer.json()) == (500, {"detail": said})
+    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert record.name == LOGGER
+    assert record.exc_info is not None
+    assert record.exc_info[0] is TypeError
+
+
+@pytest.mark.parametrize("key", [TypeError, 500, "/"])
+async def test_config_may_answer_for_a_handler_without_a_response(
+    aiohttp_client: AiohttpClient, key: Any
+) -> None:
+    client = await aiohttp_client(
+        page(nothing, error_middleware(config={key: named("mine")}))
+    )
+    answer = await ask(client)
+    assert (answer.status, await answer.text()) == (500, "mine")
+
+
+async def test_view_without_a_response_is_an_error_too(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    class View(web.View):  # which looks at it by itself
+        async def get(self) -> Any:
+            return "text"
+
+    view: Any = View
+    client = await aiohttp_client(page(view))
+    assert (await ask(client)).content_type == "application/json"
+    (record,) = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert record.name == LOGGER
+
+
+async def test_stream_that_the_handler_returned_is_a_response(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def streams(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"in pieces")
+        return response
+
+    client = await aiohttp_client(page(streams))
+    answer = await ask(client)
+    assert (answer.status, await answer.text()) == (200, "in pieces")
+    assert [r for r in caplog.records if r.levelname == "ERROR"] == []
+
+
+# Groups of one
+# =============
+
+
+def group_of(*raised: Any) -> Any:
+    return vars(builtins)["ExceptionGroup"]("a group", list(raised))
+
+
+groups = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="no groups before 3.11"
+)
+
+
+@groups
+@pytest.mark.parametrize("depth", [1, 2, 50])
+async def test_group_of_one_counts_as_that_one(
+    aiohttp_client: AiohttpClient,
+    caplog: pytest.LogCaptureFixture,
+    depth: int,
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
+
+    def wrapped(raised: Any) -> Any:
+        for _ in range(depth):
+            raised = group_of(raised)
+        return raised
+
+    missing = web.HTTPNotFound(text="No note 2", headers={"X-Own": "1"})
+    client = await aiohttp_client(page(raising(lambda: wrapped(missing))))
+    answer = await ask(client)
+    assert (answer.status, await answer.json()) == (
+        404,
+        {"detail": "No note 2"},
+    )
+    assert answer.headers.getall("X-Own") == ["1"]
+    (record,) = [r for r in caplog.records if r.name == LOGGER]
+    assert (record.levelname, record.exc_info) == ("INFO", None)
+
+    for key in (KeyError, LookupError, 500):
+        status, text = 500, "mine"
+        client = await aiohttp_client(
+            page(
+                raising(lambda: wrapped(KeyError("x"))),
+                error_middleware(config={404: named("no"), key: named(text)}),
+            )
+        )
+        answer = await ask(client)
+        assert (answer.status, await answer.text()) == (status, text)
+    assert await shown(aiohttp_client, wrapped(Failure("f", status=422))) == (
+        422,
+        {"detail": "f"},
+    )
+
+
+@groups
+async def test_group_of_one_is_logged_whole(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    raised = group_of(ValueError("x"))
+    assert await shown(aiohttp_client, raised) == (500, {"detail": "x"})
+    (record,) = [r for r in caplog.records if r.name == LOGGER]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is raised
+
+
+@groups
+async def test_group_of_several_is_an_error_of_its_own(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    raised = group_of(web.HTTPNotFound(), web.HTTPGone())
+    status, _ = await shown(aiohttp_client, raised)
+    assert status == 500
+
+
+@groups
+async def test_redirect_and_ignored_error_come_out_of_a_group_of_one(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    seen: list[Exception] = []
+
+    @web.middleware
+    async def seeing(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ValueError as err:
+            seen.append(err)
+            return web.Response(text="outside")
+
+    errors = error_middleware(ignore_exceptions=ValueError)
+    client = await aiohttp_client(
+        page(raising(lambda: group_of(login())), errors)
+    )
+    assert (await ask(client)).headers["Location"] == "/home"
+    raised = UnicodeError("x")
+    client = await aiohttp_client(
+        page(raising(lambda: group_of(raised)), seeing, errors)
+    )
+    assert await (await ask(client)).text() == "outside"
+    assert seen == [raised]
+    assert raised.__context__ is None  # no cycle with the group
+
+
+@groups
+async def test_task_group_of_a_real_handler_keeps_the_status(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        async def note() -> None:
+            raise web.HTTPNotFound(text="No note 2")
+
+        async with vars(asyncio)["TaskGroup"]() as group:
+            group.create_task(note())
+        return web.Response()
+
+    client = await aiohttp_client(page(handler))
+    answer = await ask(client)
+    assert (answer.status, await answer.json()) == (
+        404,
+        {"detail": "No note 2"},
+    )
+
+
+# In a unit test, with a mocked request
+# =====================================
+
+
+@pytest.mark.parametrize("handler", SHIPPED)
+@pytest.mark.parametrize(
+    "mocks",
+    [
+        {},
+        {"transport": Mock(), "protocol": Mock()},
+        {"payload": Mock()},
+        {"writer": Mock()},
+    ],
+    ids=str,
+)
+async def test_mocked_request_is_answered(
+    handler: Handler, mocks: dict[str, Any]
+) -> None:
+    errors = error_middleware(
+        default_handler=handler, ignore_exceptions=LookupError
+    )
+    for raised, status in (
+        (web.HTTPNotFound(), 404),
+        (ValueError("x"), 500),
+        (ConnectionResetError("redis"), 500),
+    ):
+        request = make_mocked_request("GET", "/a", **mocks)
+        answer = await errors(request, raising(raised))
+        assert answer.status == status
+        answer = await get_error_response(
+            request, raised, default_handler=handler
+        )
+        assert answer.status == status
+    request = make_mocked_request("GET", "/a", **mocks)
+    for passed in (KeyError("x"), web.HTTPFound("/")):
+        with pytest.raises(type(passed)):
+            await errors(request, raising(passed))
+    assert (await errors(request, raising(TypeError))).status == 500
+    response = web.Response()
+
+    async def fine(request: web.Request) -> web.StreamResponse:
+        return response
+
+    assert await errors(request, fine) is response
+    assert (await errors(request, nothing)).status == 500
 
 
 # Neighbours

@@ -3,6 +3,7 @@
 import asyncio
 import http
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -295,6 +296,106 @@ async def test_error_handler_that_fails_is_logged_and_stood_in_for(
     assert both[1].exc_info[1] is raised  # type: ignore[index]
 
 
+def gives_an_awaitable(request: web.Request) -> Any:
+    return named("awaited")(request)
+
+
+def gives_a_response(request: web.Request) -> Any:
+    return web.Response(text="at once", status=503)
+
+
+class Caller:
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        return await named("called")(request)
+
+    async def method(self, request: web.Request) -> web.StreamResponse:
+        return await named("method")(request)
+
+
+async def with_option(request: web.Request, option: str) -> web.StreamResponse:
+    return await named(option)(request)
+
+
+@pytest.mark.parametrize(
+    ("handler", "status", "text"),
+    [
+        (gives_an_awaitable, 500, "awaited"),
+        (gives_a_response, 503, "at once"),
+        (Caller(), 500, "called"),
+        (Caller().method, 500, "method"),
+        (partial(with_option, option="option"), 500, "option"),
+    ],
+)
+async def test_error_handler_may_be_whatever_gives_a_response(
+    aiohttp_client: AiohttpClient, handler: Any, status: int, text: str
+) -> None:
+    client = await aiohttp_client(
+        page(
+            raising(ValueError),
+            error_middleware(config={ValueError: handler}),
+        )
+    )
+    answer = await ask(client)
+    assert (answer.status, await answer.text()) == (status, text)
+
+
+def sync(request: web.Request) -> web.Response:
+    return web.Response()
+
+
+def sync_as_text(request: web.Request) -> "web.StreamResponse":
+    return web.Response()
+
+
+class SyncCaller:
+    def __call__(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+    def method(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+
+@pytest.mark.parametrize(
+    ("handler", "meant"),
+    [
+        (sync, "async def sync(request)"),
+        (sync_as_text, "async def sync_as_text(request)"),
+        (partial(sync), "async def sync(request)"),
+        (SyncCaller(), "async def __call__(request)"),
+        (SyncCaller().method, "async def method(request)"),
+        (SyncCaller, "async def SyncCaller(request)"),
+        (web.Response, "async def Response(request)"),
+    ],
+)
+def test_error_handler_that_is_not_async_is_refused(
+    handler: Any, meant: str
+) -> None:
+    with pytest.raises(TypeError) as caught:
+        error_middleware(default_handler=handler)
+    said = str(caught.value)
+    assert said.startswith("error_middleware default_handler should be async, ")
+    assert said.endswith(f"; did you mean {meant}?")
+    with pytest.raises(TypeError, match=r"config\[404\] should be async"):
+        error_middleware(config={404: handler})
+
+
+async def test_error_handler_that_returns_none_is_named_in_the_log(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await aiohttp_client(
+        page(
+            raising(ValueError),
+            error_middleware(default_handler=returns_nothing),
+        )
+    )
+    await ask(client)
+    first = next(r for r in caplog.records if r.name == LOGGER)
+    assert first.exc_info is not None
+    assert str(first.exc_info[1]) == (
+        "returns_nothing should return a response, got None"
+    )
+
+
 async def test_error_handler_may_redirect(
     aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -428,6 +529,8 @@ async def test_helpers_of_upstream_go_on(aiohttp_client: AiohttpClient) -> None:
             TypeError,
             ["error_middleware ignore_exceptions", "exception classes"],
         ),
+        ({"log": 1}, TypeError, ["error_middleware log", "True or False"]),
+        ({"log": None}, TypeError, ["error_middleware log", "True or False"]),
         ({"ignore_exceptions": 404}, TypeError, ["ignore_exceptions", "404"]),
         (
             {"ignore_exceptions": (ValueError, 404)},

@@ -2,6 +2,8 @@
 
 import builtins
 import html
+import linecache
+import logging
 import re
 import sys
 from typing import Any
@@ -13,6 +15,7 @@ from error_site import (
     BROWSER,
     HTML,
     JSON,
+    LOGGER,
     NASTY,
     TEXT,
     Circle,
@@ -185,3 +188,118 @@ async def test_debug_page_shows_the_members_of_a_group(
         ("ExceptionGroup", "One of the group"),
         ("KeyError", "One of the group"),
     ]
+
+
+def site_of(handler: Handler) -> web.Application:
+    return page(handler, error_middleware(default_handler=debug_error_handler))
+
+
+async def reads_json(request: web.Request) -> web.StreamResponse:
+    try:
+        await request.json()
+    except ValueError as err:
+        raise LookupError("no JSON") from err
+    return web.Response()
+
+
+async def test_frames_of_others_are_counted_and_the_readers_own_is_last(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await aiohttp_client(site_of(reads_json))
+    answer = await ask(client, headers={"Accept": "application/json"})
+    error, cause = (await answer.json())["exceptions"]
+    assert [f["function"] for f in error["frames"]] == ["reads_json"]
+    assert error["folded"] == (
+        "Frames left out: 1 of aiohttp, aiohttp_middlewares and Python"
+    )
+    # Below the reader's own: request.json(), and what that calls.
+    assert [f["function"] for f in cause["frames"]] == ["reads_json"]
+    assert re.fullmatch(
+        "Frames left out: [0-9]+ of aiohttp, aiohttp_middlewares and Python",
+        cause["folded"],
+    )
+    for accept, line in (
+        (HTML, f"{__file__}, line "),
+        (TEXT, f'File "{__file__}", line '),
+    ):
+        answer = await ask(client, headers={"Accept": accept})
+        body = html.unescape(await answer.text())
+        assert body.count("Frames left out: ") == 2
+        for folder in ("/aiohttp/web", "/error/__init__", "/json/"):
+            assert folder not in body
+        assert body.count(line) == 2
+    # The log has it all.
+    assert "aiohttp/web_request.py" in caplog.text
+    assert "aiohttp_middlewares/error/__init__.py" in caplog.text
+
+
+async def test_error_of_the_router_has_no_frame_of_the_readers(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    client = await aiohttp_client(site_of(reads_json))
+    for accept in (HTML, TEXT, "application/json"):
+        answer = await ask(client, "/nope", headers={"Accept": accept})
+        assert answer.status == 404
+        assert "Frames left out: " in await answer.text()
+
+
+async def recurses(request: web.Request) -> web.StreamResponse:
+    return await recurses(request)
+
+
+async def says_much(request: web.Request) -> web.StreamResponse:
+    raise ValueError("<" * 10**6)
+
+
+async def is_caused_by_many(request: web.Request) -> web.StreamResponse:
+    found: Exception = ValueError("first")
+    for number in range(1000):
+        cause, found = found, ValueError(str(number))
+        found.__cause__ = cause
+    raise found
+
+
+@pytest.mark.parametrize("accept", ["application/json", HTML, TEXT])
+@pytest.mark.parametrize("handler", [recurses, says_much, is_caused_by_many])
+async def test_page_stays_short_whatever_was_raised(
+    aiohttp_client: AiohttpClient,
+    monkeypatch: pytest.MonkeyPatch,
+    accept: str,
+    handler: Handler,
+) -> None:
+    monkeypatch.setattr(logging.getLogger(LOGGER), "disabled", True)
+    client = await aiohttp_client(site_of(handler))
+    answer = await ask(client, headers={"Accept": accept})
+    assert answer.status == 500
+    body = await answer.text()
+    assert len(body) < 300_000
+    if handler is recurses:
+        assert body.count("in the middle") == 1
+        assert 10 <= body.count("recurses") < 400
+
+
+async def test_long_line_of_source_is_cut(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    source = "async def handler(request): raise ValueError" + " " * 5000 + "\n"
+    linecache.cache["a file"] = (len(source), None, [source], "a file")
+    names: dict[str, Any] = {}
+    exec(compile(source, "a file", "exec"), names)
+    client = await aiohttp_client(site_of(names["handler"]))
+    answer = await ask(client, headers={"Accept": "application/json"})
+    (error,) = (await answer.json())["exceptions"]
+    ((_, line),) = error["frames"][-1]["source"]
+    assert line == source[:500]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="no groups before 3.11")
+async def test_group_of_many_is_shown_in_part(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    group: Any = vars(builtins)["ExceptionGroup"]
+    raised = group("many", [ValueError(str(n)) for n in range(1000)])
+    client = await aiohttp_client(debug_page(raised))
+    answer = await ask(client, headers={"Accept": "application/json"})
+    shown = (await answer.json())["exceptions"]
+    assert len(shown) == 10
+    assert [exc["message"] for exc in shown[1:3]] == ["0", "1"]

@@ -1,11 +1,13 @@
 """What an ``HTTPException`` bears: its body, headers and cookies."""
 
 from collections.abc import AsyncIterator
+from http.cookies import SimpleCookie
 from typing import Any
 
 import pytest
 from aiohttp import web
 from error_site import SHIPPED, ask, decorated, page, raising
+from multidict import CIMultiDict
 from pytest_aiohttp import AiohttpClient
 
 from aiohttp_middlewares import error_context, error_middleware
@@ -303,3 +305,105 @@ async def test_raised_answer_may_be_handed_back(
     answer = await ask(client)
     assert (answer.status, await answer.text()) == (409, "mine")
     assert answer.headers.getall("X-Own") == ["1"]
+
+
+# Exceptions that are no responses, or are raised again
+# =====================================================
+
+
+class NextConflict(web.HTTPConflict):
+    """As aiohttp 4 has it: with none of what makes a response."""
+
+    def __init__(self, text: str | None = None, **headers: str) -> None:
+        Exception.__init__(self, "Conflict")
+        self.fields = CIMultiDict(headers)
+        self.given = text
+        self.jar: SimpleCookie = SimpleCookie()
+
+    def __getattribute__(self, name: str) -> Any:
+        own = {"status": 409, "status_code": 409, "reason": "Conflict"}
+        if name in own:
+            return own[name]
+        if name in ("text", "headers", "cookies"):
+            kept = {"text": "given", "headers": "fields", "cookies": "jar"}
+            return vars(self)[kept[name]]
+        if name in dir(web.Response) and not name.startswith("__"):
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("handler", SHIPPED)
+@pytest.mark.parametrize(
+    ("text", "kind", "detail"),
+    [
+        (None, None, "Conflict"),
+        ("409: Conflict", "text/plain", "Conflict"),
+        ("Taken \u20ac", "text/plain", "Taken \u20ac"),
+        ("Taken", "text/plain; charset=utf-8", "Taken"),
+    ],
+)
+async def test_exception_of_the_next_aiohttp_is_answered_alike(
+    aiohttp_client: AiohttpClient,
+    handler: Handler,
+    text: str | None,
+    kind: str | None,
+    detail: str,
+) -> None:
+    headers = {"X-Own": "1"} | ({"Content-Type": kind} if kind else {})
+    raised = NextConflict(text, **headers)
+    with pytest.raises(AttributeError):
+        raised.body  # noqa: B018
+    raised.cookies["seen"] = "1"
+    client = await aiohttp_client(
+        page(raising(raised), error_middleware(default_handler=handler))
+    )
+    answer = await ask(client)
+    assert answer.status == 409
+    assert (await answer.json(content_type=None))["detail"] == detail
+    assert answer.headers.getall("X-Own") == ["1"]
+    assert answer.cookies["seen"].value == "1"
+
+
+async def test_own_body_of_the_next_aiohttp_is_sent_as_it_is(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    raised = NextConflict("<h1>\u20ac</h1>", **{"Content-Type": "text/html"})
+    client = await aiohttp_client(page(raising(raised)))
+    answer = await ask(client)
+    assert (answer.status, answer.content_type) == (409, "text/html")
+    assert await answer.read() == "<h1>\u20ac</h1>".encode()
+
+
+@pytest.mark.parametrize("handler", SHIPPED)
+async def test_nothing_is_written_into_an_exception_that_others_raise_too(
+    aiohttp_client: AiohttpClient, handler: Handler
+) -> None:
+    shared = decorated()
+    before = list(shared.headers.items())
+    morsel = dict(shared.cookies["seen"])
+
+    @web.middleware
+    async def marking(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        response = await handler(request)
+        response.headers["X-Visitor"] = "me"
+        response.cookies["seen"]["max-age"] = "5"
+        response.set_cookie("visitor", "me")
+        return response
+
+    client = await aiohttp_client(
+        page(
+            raising(shared),
+            marking,
+            error_middleware(default_handler=handler),
+        )
+    )
+    for _ in range(2):
+        answer = await ask(client)
+        assert answer.status == 401
+        assert answer.cookies["visitor"].value == "me"
+        assert list(shared.headers.items()) == before
+        assert dict(shared.cookies["seen"]) == morsel
+        assert list(shared.cookies) == ["seen", "session"]
+        assert not shared.prepared

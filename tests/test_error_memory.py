@@ -1,6 +1,7 @@
 """What an error that was answered keeps alive: nothing."""
 
 import asyncio
+import builtins
 import gc
 import logging
 import weakref
@@ -24,6 +25,22 @@ from raw import raw
 from aiohttp_middlewares import RequestTimeout, error_context, error_middleware
 from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares.annotations import Handler, Middleware
+
+
+def group_of_one() -> Exception:
+    kind = getattr(builtins, "ExceptionGroup", None)
+    try:
+        raise ValueError
+    except ValueError as err:
+        return err if kind is None else kind("a group", [err])  # type: ignore[no-any-return]
+
+
+def cannot_read() -> None:
+    """The handler reads JSON that is none."""
+
+
+def returns() -> None:
+    """The handler returns no response."""
 
 
 class Payload:
@@ -68,6 +85,10 @@ async def alive(
     async def handler(request: web.Request) -> web.StreamResponse:
         payload = Payload()
         locals_.add(payload)
+        if raised is cannot_read:
+            await request.json()
+        if raised is returns:
+            return None  # type: ignore[return-value]
         raise raised()
 
     client = await aiohttp_client(page(handler, loading, *middlewares))
@@ -100,6 +121,9 @@ async def handles_by_context(request: web.Request) -> web.StreamResponse:
         (web.HTTPNotFound, "/"),
         (RequestTimeout, "/"),
         (ValueError, "/nope"),  # the router's 404
+        (group_of_one, "/"),
+        (cannot_read, "/"),
+        (returns, "/"),
     ],
 )
 async def test_answered_request_is_freed_at_once(
