@@ -28,11 +28,11 @@ from aiohttp_middlewares.annotations import Handler, Middleware
 
 
 def group_of_one() -> Exception:
-    kind = getattr(builtins, "ExceptionGroup", None)
+    kind: Any = getattr(builtins, "ExceptionGroup", None)
     try:
         raise ValueError
     except ValueError as err:
-        return err if kind is None else kind("a group", [err])  # type: ignore[no-any-return]
+        return err if kind is None else kind("a group", [err])
 
 
 def cannot_read() -> None:

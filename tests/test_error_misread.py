@@ -53,7 +53,8 @@ async def post(request: web.Request) -> None:
 
 
 async def parts(request: web.Request) -> None:
-    async for part in await request.multipart():
+    reader = await request.multipart()
+    while (part := await reader.next()) is not None:
         assert isinstance(part, aiohttp.BodyPartReader)
         await part.text()
 
@@ -296,12 +297,12 @@ async def own_codec(request: web.Request) -> None:
 
 
 async def missing_key(request: web.Request) -> None:
-    _ = request[web.AppKey("user", str)]  # type: ignore[index]
+    _ = request["user"]
 
 
 async def failing_parser(request: web.Request) -> None:
     def loads(text: str) -> Any:
-        return {}["no such key"]
+        return dict[str, Any]()["no such key"]
 
     await request.json(loads=loads)
 
@@ -319,7 +320,7 @@ async def another_request(request: web.Request) -> None:
 
 
 async def other_parts(request: web.Request) -> None:
-    content = aiohttp.StreamReader(request.protocol, 2**16)  # type: ignore[arg-type]
+    content = aiohttp.StreamReader(request.protocol, 2**16)
     content.feed_data(b"nonsense")
     content.feed_eof()
     await aiohttp.MultipartReader({"Content-Type": MULTIPART}, content).next()

@@ -1,8 +1,10 @@
 """Errors with nobody to answer: half-way, or with the client gone."""
 
 import asyncio
+import builtins
 import errno
 import logging
+import sys
 from typing import Any
 
 import aiohttp
@@ -338,6 +340,21 @@ async def sends_frames(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(0)
 
 
+async def streams_from_two_tasks(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+
+    async def write() -> None:
+        while True:
+            await response.write(b"x")
+            await asyncio.sleep(0.001)
+
+    tasks = [asyncio.ensure_future(write()) for _ in range(2)]
+    done = await asyncio.gather(*tasks, return_exceptions=True)
+    # As a task group has them.
+    raise vars(builtins)["ExceptionGroup"]("both", done)
+
+
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
 
 
@@ -355,6 +372,12 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
         (streams, GET + b"\r\n"),
         (streams_much, GET + b"\r\n"),
         (streams_once_too_often, GET + b"\r\n"),
+        pytest.param(
+            *(streams_from_two_tasks, GET + b"\r\n"),
+            marks=pytest.mark.skipif(
+                sys.version_info < (3, 11), reason="no groups before 3.11"
+            ),
+        ),
         (sends_frames, GET + UPGRADE + b"\r\n"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -216,12 +216,12 @@ def error_middleware(
     ) -> web.StreamResponse:
         try:
             response = await handler(request)
+            # What aiohttp itself looks for is the method.
             if isinstance(response, RESPONSES) or hasattr(response, "prepare"):
                 return response
             raise no_response(handler, response)
         except Exception as err:
-            if started(request) and not _left(request, err) and _plain(err):
-                # aiohttp logs it as what it is, and cuts the connection.
+            if started(request) and _is_for_aiohttp(request, err):
                 raise
             return await get_error_response(
                 request,
@@ -344,6 +344,19 @@ def _only_one(err: Exception) -> Exception:
     return err
 
 
+def _is_for_aiohttp(request: web.Request, err: Exception) -> bool:
+    """Whether aiohttp, once a response has started, cuts the connection.
+
+    And logs the error as what it is. But it would write an ``HTTPException``
+    into the body, and does not tell what a ``TimeoutError`` was.
+    """
+    return not (
+        is_http(err)
+        or isinstance(err, asyncio.TimeoutError)
+        or _left(request, err)
+    )
+
+
 def _left(request: web.Request, err: Exception) -> bool:
     """Whether it failed because there is nobody at the other end."""
     transport = request.transport
@@ -351,18 +364,13 @@ def _left(request: web.Request, err: Exception) -> bool:
     # (That of aiohttp's mocked request is never closing.)
     if transport is not None and transport.is_closing() is not True:
         return False
+    if isinstance(err, GROUP):
+        return all(_left(request, part) for part in err.exceptions)
     return (
         isinstance(err, ConnectionResetError | BrokenPipeError)
         or type(err) is ConnectionError  # of a write that waited to go on
         or err is request.content.exception()
     )
-
-
-def _plain(err: Exception) -> bool:
-    """Whether aiohttp logs it, and tries no answer, once one has started."""
-    # It would write an HTTPException into the body, and does not tell what a
-    # TimeoutError was.
-    return not is_http(err) and not isinstance(err, asyncio.TimeoutError)
 
 
 def _abort(request: web.Request, err: Exception, log: bool) -> NoReturn:
