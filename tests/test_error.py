@@ -252,12 +252,22 @@ async def test_data_of_an_error_is_sent_where_it_can_be(
     )
 
 
-async def test_body_that_cannot_be_decoded_is_a_400(
-    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def handler(request: web.Request) -> web.StreamResponse:
-        return web.Response(body=await request.read())
+async def reads(request: web.Request) -> web.StreamResponse:
+    return web.Response(body=await request.read())
 
+
+async def reads_in_pieces(request: web.Request) -> web.StreamResponse:
+    async for _ in request.content.iter_any():
+        pass
+    return web.Response()
+
+
+@pytest.mark.parametrize("handler", [reads, reads_in_pieces])
+async def test_body_that_cannot_be_decoded_is_a_400(
+    aiohttp_client: AiohttpClient,
+    caplog: pytest.LogCaptureFixture,
+    handler: Handler,
+) -> None:
     client = await aiohttp_client(page(handler))
     answer = head(
         await raw(

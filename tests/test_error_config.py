@@ -304,6 +304,10 @@ def gives_a_response(request: web.Request) -> Any:
     return web.Response(text="at once", status=503)
 
 
+def gives_what_nobody_knows(request: web.Request) -> "Unknown":  # type: ignore[name-defined]  # noqa: F821
+    return named("unknown")(request)
+
+
 class Caller:
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         return await named("called")(request)
@@ -321,6 +325,7 @@ async def with_option(request: web.Request, option: str) -> web.StreamResponse:
     [
         (gives_an_awaitable, 500, "awaited"),
         (gives_a_response, 503, "at once"),
+        (gives_what_nobody_knows, 500, "unknown"),
         (Caller(), 500, "called"),
         (Caller().method, 500, "method"),
         (partial(with_option, option="option"), 500, "option"),

@@ -112,7 +112,7 @@ def _json(context: ErrorContext) -> dict[str, Any]:
 def _html(request: web.Request, context: ErrorContext) -> str:
     parts = _parts(context.err)
     title = html.escape(f"{context.status} {parts[0].name}")
-    asked = html.escape(_cut(f"{request.method} {request.rel_url.raw_path}"))
+    asked = html.escape(f"{request.method} {request.rel_url.raw_path}")
     lines = [
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{title}</title><style>{_STYLE}</style></head>\n<body>"

@@ -6,12 +6,8 @@ from aiohttp import BodyPartReader, MultipartReader, web
 
 #: What reads a request, or a part of it, when a handler asks for that.
 _OF_REQUEST = frozenset(
-    (
-        *("charset", "content_type", "cookies", "host", "http_range"),
-        *("if_match", "if_modified_since", "if_none_match", "if_range"),
-        *("if_unmodified_since", "json", "multipart", "post", "query", "read"),
-        *("text", "url"),
-    )
+    "charset content_type cookies http_range if_modified_since if_range"
+    " if_unmodified_since json multipart post read text url".split()
 )
 _OF_CONTENT = frozenset(("readexactly", "readline", "readuntil"))
 
@@ -42,9 +38,7 @@ def misread(request: web.Request, err: Exception) -> bool:
         traceback = traceback.tb_next
     if not found:
         return False
-    # The very class is what codecs.lookup() raises; a KeyError may come from
-    # a parser of the handler's own.
-    if isinstance(err, _NO_SUCH_TEXT) or type(err) is LookupError:
+    if isinstance(err, _NO_SUCH_TEXT):
         return True
     if module == "aiohttp.streams":
         # Two tasks that read at once.
