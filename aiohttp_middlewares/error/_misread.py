@@ -6,8 +6,11 @@ from aiohttp import BodyPartReader, MultipartReader, web
 
 #: What reads a request, or a part of it, when a handler asks for that.
 _OF_REQUEST = frozenset(
-    "charset content_type cookies http_range if_modified_since if_range"
-    " if_unmodified_since json multipart post read text url".split()
+    (
+        *("charset", "content_type", "cookies", "http_range"),
+        *("if_modified_since", "if_range", "if_unmodified_since"),
+        *("json", "multipart", "post", "read", "text", "url"),
+    )
 )
 _OF_CONTENT = frozenset(("readexactly", "readline", "readuntil"))
 
