@@ -235,7 +235,6 @@ def cors_middleware(
     ask = _ask(origins, policy) if callable(origins) else None
     found = _listed(f"{what} origins", () if callable(origins) else origins)
     judge = _judge(f"{what} origins", found, policy)
-    shown_origins = logs.listed([origins] if ask else found)
     if allow_all and (ask or found):
         logger.warning(
             "cors_middleware(allow_all=True, origins=…) lets the pages of "
@@ -290,7 +289,7 @@ def cors_middleware(
             admit = judge(origin) if ask is None else await ask(origin, request)
             if admit is None and logger.isEnabledFor(logging.DEBUG):
                 facts = logs.facts(
-                    request, origin=logs.shown(origin), origins=shown_origins
+                    request, origin=origin, origins=[origins] if ask else found
                 )
                 logger.debug("Not admitted: an origin", extra=facts)
             if asked is None:

@@ -56,9 +56,26 @@ The handlers that come along
 :func:`debug_error_handler`
     The traceback with its source, as HTML, text or JSON. For development.
 
-They log: what answers 500 and more as an error with its traceback (a limit
-that was reached, as a warning), 4xx as information. A handler of your own logs
-for itself.
+What is logged
+==============
+
+Each answer once, whoever renders it, to ``aiohttp_middlewares.error``: 500 and
+more as an error with its traceback (a limit of
+:mod:`aiohttp_middlewares.timeout` as a warning), 4xx as information, below
+400 nothing. The status that counts is that of the answer. A record has
+``method``, ``path``, ``remote`` and ``status``, for formatters and filters;
+what the client sent is cut and escaped there. With ``log=False`` that is left
+to the error handlers: use it with handlers that log.
+
+What the client sent wrong
+==========================
+
+JSON, forms, charsets, ranges, cookies … that turn out to be none while aiohttp
+reads this request (``request.json()``, ``post()``, ``text()``,
+``multipart()``, ``http_range`` …) are a 400. So is what a parser of your own
+refuses with a ``ValueError``: ``request.json(loads=parse)``. What you read
+in another way, such as ``json.loads(await request.text())``, is yours to
+answer; otherwise it is a 500.
 
 What is left alone
 ==================
@@ -67,29 +84,38 @@ Redirects and other raised answers below 400 pass as they are. An answer keeps
 the headers and cookies of the exception (``Allow``, ``WWW-Authenticate``,
 ``Retry-After`` …), and a body that you gave the exception is not thrown away.
 
-Once a response has started there is no second one: the connection is cut, so
-that the client sees that something went wrong. A client that went away is no
-error, and a request body that cannot be decoded is a 400.
+Once a response has started there is no second one: the error passes on to
+aiohttp, which logs it and cuts the connection, so that the client sees that
+something went wrong. A client that went away is no error.
+
+An exception group that has but one exception in it, as task groups raise it,
+counts as that one. A handler that returns no response has failed, too.
 
 Order
 =====
 
-Inside of :mod:`aiohttp_middlewares.cors`, outside of everything that raises:
-timeouts, limits, your own.
+Inside of :mod:`aiohttp_middlewares.cors`, so that pages of other origins may
+read the answers, and of :mod:`aiohttp_middlewares.proxy_headers`, which knows
+who the client is; outside of everything that raises: timeouts, limits, your
+own. What stands outside of it and raises gets aiohttp's plain answer.
 
 Limits
 ======
 
 What is raised outside of it, it does not see; neither does it see what is no
-HTTP at all. The rules for URLs are about whole paths, also in a
+HTTP at all. A file that is not there is no exception: ``web.FileResponse`` and
+``add_static`` make the 404, 403 or 416 themselves when they are sent, with an
+empty body. The rules for URLs are about whole paths, also in a
 sub-application. ``request["error"]`` of older versions is
 ``request[REQUEST_ERROR_KEY]``, for as long as the error handler runs.
 """
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeAlias
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options
@@ -98,19 +124,30 @@ from aiohttp_middlewares._core.grammar.fields import (
     add_elements,
     elements,
 )
-from aiohttp_middlewares._core.sending import RESPONSES, start_over, started
-from aiohttp_middlewares._core.urls import UrlMap
+from aiohttp_middlewares._core.sending import (
+    RESPONSES,
+    forget_interim,
+    reset_when_cut,
+    start_over,
+    started,
+)
 from aiohttp_middlewares.annotations import ExceptionType, Handler, Middleware
+from aiohttp_middlewares.error._choice import (
+    Choice,
+    called,
+    check_handler,
+    no_response,
+)
 from aiohttp_middlewares.error._context import (
     DEFAULT_EXCEPTION,
+    GROUP,
     REQUEST_ERROR_KEY,
     ErrorContext,
     error_context,
     get_error_from_request,
     is_http,
-    logger,
+    own_status,
     set_error_to_request,
-    status_of,
 )
 from aiohttp_middlewares.error._debug import debug_error_handler
 from aiohttp_middlewares.error._handlers import (
@@ -134,6 +171,8 @@ __all__ = (
     "set_error_to_request",
 )
 
+logger: logging.Logger = logging.getLogger(__name__)
+
 #: URLs (str, ``re.Pattern``, ``yarl.URL``), statuses and exception classes to
 #: the error handler for them. (``Any``: a mapping is invariant in its keys, so
 #: that ``dict[str, Handler]`` would not be one of a union to handlers.)
@@ -145,12 +184,14 @@ def error_middleware(
     default_handler: Handler = default_error_handler,
     config: Config | None = None,
     ignore_exceptions: ExceptionType | tuple[ExceptionType, ...] | None = None,
+    log: bool = True,
 ) -> Middleware:
     """Answer exceptions with what an error handler makes of them.
 
     :param default_handler:
         Answers whatever ``config`` has no entry for. By default:
-        :func:`default_error_handler`.
+        :func:`default_error_handler`. Error handlers are ``async``, and take
+        the request.
     :param config:
         An ordered mapping to other error handlers; the first entry that fits
         answers. Its keys may be mixed: paths, patterns and URLs fit the path
@@ -160,30 +201,45 @@ def error_middleware(
     :param ignore_exceptions:
         An exception class or several that are not answered but passed on. By
         default: none.
+    :param log:
+        Whether to log what was answered. By default: True. What an error
+        handler failed with is logged always.
     :raises TypeError: an option is of the wrong type.
     :raises ValueError: an entry of ``config`` can never fit.
     """
     what = "error_middleware"
-    options.function(f"{what} default_handler", default_handler)
-    choice = None if config is None else _Choice(f"{what} config", config)
+    check_handler(f"{what} default_handler", default_handler)
+    choice = None if config is None else Choice(f"{what} config", config)
     ignored = options.exceptions(
         f"{what} ignore_exceptions",
         () if ignore_exceptions is None else ignore_exceptions,
     )
+    options.flag(f"{what} log", log)
 
     @web.middleware
     async def error(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
+        if request.writer.output_size:
+            forget_interim(request)
+        if request.version < HttpVersion11:
+            reset_when_cut(request)
         try:
-            return await handler(request)
+            response = await handler(request)
+            # What aiohttp itself looks for is the method.
+            if isinstance(response, RESPONSES) or hasattr(response, "prepare"):
+                return response
+            raise no_response(handler, response)
         except Exception as err:
+            if started(request) and _is_for_aiohttp(request, err):
+                raise
             return await get_error_response(
                 request,
                 err,
                 default_handler=default_handler,
                 config=choice,
                 ignore_exceptions=ignored,
+                log=log,
             )
 
     return error
@@ -194,8 +250,9 @@ async def get_error_response(
     err: Exception,
     *,
     default_handler: Handler = default_error_handler,
-    config: "Config | _Choice | None" = None,
+    config: "Config | Choice | None" = None,
     ignore_exceptions: ExceptionType | tuple[ExceptionType, ...] | None = None,
+    log: bool = True,
 ) -> web.StreamResponse:
     """Answer one exception, for error middlewares of your own.
 
@@ -222,6 +279,7 @@ async def get_error_response(
     :param default_handler: As for :func:`error_middleware`.
     :param config: As for :func:`error_middleware`.
     :param ignore_exceptions: As for :func:`error_middleware`.
+    :param log: As for :func:`error_middleware`.
     :raises ConnectionAbortedError:
         A response has started, and there can be no second one. Let it pass:
         aiohttp then closes the connection.
@@ -229,120 +287,95 @@ async def get_error_response(
         ``err`` itself when it is to be ignored, or is a raised answer below
         400, such as a redirect.
     """
+    whole, err = err, _only_one(err)
     try:
-        if _is_cut(request) and _client_left(request, err):
+        if _left(request, err):
             # For the access log: what nginx writes for it.
             return web.Response(status=499, reason="Client Closed Request")
         if started(request):
-            _abort(err)
+            _abort(request, whole, log)
         start_over(request.writer)
         if ignore_exceptions and isinstance(err, ignore_exceptions):
-            raise err
+            _pass_on(err)
         if is_http(err) and err.status < 400:
-            raise err
+            _pass_on(err)
 
         set_error_to_request(request, err)
         try:
             handler = get_error_handler(request, config) or default_handler
             try:
-                response = await handler(request)
-                if not isinstance(response, RESPONSES):
-                    raise TypeError(
-                        f"should return a response, got {response!r}"
-                    )
+                response = await called(handler, request)
             except Exception as exc:
-                if is_http(exc) and not started(request):
-                    raise  # an answer as well: a redirect to the login page
-                response = await _answer_instead(request, exc)
+                if started(request):
+                    _abort(request, exc, True)
+                if is_http(exc):
+                    # An answer as well: a redirect to the login page.
+                    if log:
+                        _log(request, whole, exc.status)
+                    raise
+                log = True
+                _log_failed_handler(request, exc)
+                response = await default_error_handler(request)
         finally:
             try:
                 del request[REQUEST_ERROR_KEY]
             except KeyError:
                 pass  # the handler has taken it
+        if log:
+            _log(request, whole, response.status)
         if is_http(err) and response is not err:
             _keep(err, response)
             if err is request.match_info.http_exception:
-                # The 404 or 405 of the router is held by the request.
+                # The 404 or 405 of the router is held by the request, or by
+                # all of them.
                 err.__traceback__ = None
         return response
     finally:
         # Its traceback refers to frames that refer to it: a cycle that would
         # keep all that the request held until the next garbage collection.
-        del err
+        del err, whole
 
 
 def get_error_handler(
-    request: web.Request, config: "Config | _Choice | None"
+    request: web.Request, config: "Config | Choice | None"
 ) -> Handler | None:
     """The error handler for the error that was stored in the request."""
     if not config:
         return None
-    if not isinstance(config, _Choice):
-        config = _Choice("config", config)
+    if not isinstance(config, Choice):
+        config = Choice("config", config)
     return config.handler(request, get_error_from_request(request))
 
 
-class _Choice:
-    """A compiled ``config``."""
-
-    def __init__(self, what: str, config: Config) -> None:
-        if not isinstance(config, Mapping):
-            options.refuse(
-                TypeError, what, "a mapping to error handlers", config
-            )
-        urls: dict[Any, tuple[int, Handler]] = {}
-        self.others: list[tuple[int, Any, Handler]] = []
-        for position, (key, handler) in enumerate(config.items()):
-            options.function(f"{what}[{key!r}]", handler)
-            if isinstance(key, int):
-                _check_status(what, key)
-            elif isinstance(key, type):
-                _check_class(what, key)
-            elif isinstance(key, str) and key.isdecimal():
-                should = "for statuses that are numbers"
-                options.refuse(TypeError, what, should, key, meant=key)
-            else:
-                urls[key] = position, handler
-                continue
-            self.others.append((position, key, handler))
-        self.urls = UrlMap(what, urls)
-        self.nothing: tuple[int, Handler | None] = len(config), None
-
-    def handler(self, request: web.Request, err: Exception) -> Handler | None:
-        by_url, found = self.urls.first(request, self.nothing)
-        if not self.others:
-            return found
-        status = status_of(err)
-        for position, key, handler in self.others:
-            if position > by_url:
-                break
-            if key == status if isinstance(key, int) else isinstance(err, key):
-                return handler
-        return found
+def _only_one(err: Exception) -> Exception:
+    """What a group of one, as task groups raise it, is about."""
+    while isinstance(err, GROUP) and len(err.exceptions) == 1:
+        err = err.exceptions[0]
+    return err
 
 
-def _check_status(what: str, status: int) -> None:
-    if not 400 <= status <= 599:
-        options.refuse(ValueError, what, "for statuses 400 to 599", status)
+def _is_for_aiohttp(request: web.Request, err: Exception) -> bool:
+    """Whether aiohttp, once a response has started, cuts the connection.
+
+    And logs the error as what it is. But it would write an ``HTTPException``
+    into the body, and does not tell what a ``TimeoutError`` was.
+    """
+    return not (
+        is_http(err)
+        or isinstance(err, asyncio.TimeoutError)
+        or _left(request, err)
+    )
 
 
-def _check_class(what: str, kind: type) -> None:
-    if not issubclass(kind, Exception):
-        options.refuse(TypeError, what, "for exception classes", kind)
-    if issubclass(kind, web.HTTPSuccessful | web.HTTPRedirection):
-        options.refuse(
-            ValueError, what, "for errors, as others pass untouched", kind
-        )
-
-
-def _is_cut(request: web.Request) -> bool:
+def _left(request: web.Request, err: Exception) -> bool:
+    """Whether it failed because there is nobody at the other end."""
     transport = request.transport
     # A write that fails closes it; only the event loop's next turn removes it.
-    return transport is None or transport.is_closing()
-
-
-def _client_left(request: web.Request, err: Exception) -> bool:
-    """Whether it failed because there is nobody at the other end."""
+    # (That of aiohttp's mocked request is never closing.)
+    if transport is not None and transport.is_closing() is not True:
+        return False
+    if isinstance(err, GROUP):
+        return all(_left(request, part) for part in err.exceptions)
     return (
         isinstance(err, ConnectionResetError | BrokenPipeError)
         or type(err) is ConnectionError  # of a write that waited to go on
@@ -350,21 +383,34 @@ def _client_left(request: web.Request, err: Exception) -> bool:
     )
 
 
-def _abort(err: Exception) -> NoReturn:
+def _abort(request: web.Request, err: Exception, log: bool) -> NoReturn:
     if isinstance(err, ConnectionAbortedError):
         raise err  # an error middleware further in has been here
-    # No HTTPException: aiohttp would write that one into the body.
+    if log:
+        # As what it is: aiohttp names the other one.
+        facts = logs.facts(request)
+        logger.error(
+            "%(method)s %(path)s failed after its response had started",
+            facts,
+            exc_info=err,
+            extra=facts,
+        )
     raise ConnectionAbortedError(
         "The handler failed after its response had started"
     ) from err
 
 
-async def _answer_instead(
-    request: web.Request, exc: Exception
-) -> web.StreamResponse:
-    """The error handler itself has failed."""
-    if started(request):
-        _abort(exc)
+def _pass_on(err: Exception) -> NoReturn:
+    context = err.__context__
+    try:
+        raise err
+    finally:
+        # Not the group that it came in, which refers to it.
+        err.__context__ = context
+        del err
+
+
+def _log_failed_handler(request: web.Request, exc: Exception) -> None:
     facts = logs.facts(request)
     logger.error(
         "The error handler for %(method)s %(path)s failed",
@@ -372,7 +418,31 @@ async def _answer_instead(
         exc_info=exc,  # which names the error it was called for
         extra=facts,
     )
-    return await default_error_handler(request)
+
+
+def _log(request: web.Request, err: Exception, status: int) -> None:
+    """Tell what was answered."""
+    level = logging.ERROR if status >= 500 else logging.INFO
+    if (
+        status == 504
+        and isinstance(err, asyncio.TimeoutError)
+        and own_status(request, err) == status
+    ):
+        # The limit of a middleware: half an upload is enough to reach it, and
+        # no client shall write errors to the log.
+        level = logging.WARNING
+    if status < 400 or not logger.isEnabledFor(level):
+        return
+    facts = logs.facts(request, status=status)
+    logger.log(
+        level,
+        "%s %s failed with %s",
+        facts["method"],
+        facts["path"],
+        status,
+        exc_info=err if level >= logging.WARNING else None,
+        extra=facts,
+    )
 
 
 #: What belongs to the body of the exception, not to the answer.
@@ -401,6 +471,7 @@ def _keep(err: web.HTTPException, response: web.StreamResponse) -> None:
             response.headers.add(name, value)
     for name, morsel in err.cookies.items():
         if name not in response.cookies:
-            response.cookies[name] = morsel
-    if err.keep_alive is False:
+            # A copy, as the exception may be raised again.
+            response.cookies[name] = morsel.copy()
+    if getattr(err, "keep_alive", None) is False:
         response.force_close()

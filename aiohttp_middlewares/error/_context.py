@@ -1,27 +1,27 @@
 """What there is to say of an error."""
 
-import asyncio
+import builtins
 import json
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from aiohttp import ClientError, web
 from aiohttp.web import HTTPException
 
-from aiohttp_middlewares._core import logs
 from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares.error._misread import misread
+
+#: What a ``TaskGroup`` raises, from Python 3.11 on.
+GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())
 
 DEFAULT_EXCEPTION = Exception("Unhandled aiohttp-middlewares exception.")
 
 #: Where the error is while an error handler runs: ``request[key]``. A
 #: ``web.RequestKey`` where aiohttp has it (3.14), a string before.
 REQUEST_ERROR_KEY = request_key("error", Exception)
-
-logger = logging.getLogger("aiohttp_middlewares.error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def context_of(request: web.Request) -> ErrorContext:
 def describe(request: web.Request) -> tuple[Exception, str, int, Any]:
     """The error, its message, status and own data, if any."""
     err = get_error_from_request(request)
-    status = status_of(err)
+    status = status_of(request, err)
     return err, _message(err, status), status, own_data(err)
 
 
@@ -88,22 +88,21 @@ def is_http(err: Exception) -> TypeGuard[web.HTTPException]:
     return HTTPException in type(err).__mro__
 
 
-def status_of(err: Exception) -> int:
+def status_of(request: web.Request, err: Exception) -> int:
     """The status to answer with."""
     if is_http(err):
         return err.status
-    status = own_status(err)
+    status = own_status(request, err)
     return 500 if status is None else status
 
 
-def own_status(err: Exception) -> int | None:
+def own_status(request: web.Request, err: Exception) -> int | None:
     """``err.status``, where that is the status of an answer of ours.
 
     That another server refused our own request (``aiohttp.ClientError``) says
-    nothing about the visitor's. But a body that cannot be decoded does.
+    nothing about the visitor's. But what the visitor sent and aiohttp cannot
+    read does.
     """
-    if isinstance(err, web.RequestPayloadError):
-        return 400
     status = _attribute(err, "status")
     if (
         isinstance(status, int)
@@ -111,6 +110,8 @@ def own_status(err: Exception) -> int | None:
         and not isinstance(err, ClientError)
     ):
         return int(status)
+    if isinstance(err, web.RequestPayloadError) or misread(request, err):
+        return 400
     return None
 
 
@@ -127,53 +128,16 @@ def own_data(err: Exception) -> Any:
 
 def own_text(err: Exception) -> str | None:
     """The plain text that a developer gave to an ``HTTPException``."""
-    if not _has_own_body(err) or err.content_type != "text/plain":
-        return None
-    if not isinstance(err.body, bytes | bytearray):
-        return None  # something that may have to be awaited
-    try:
-        return err.text
-    except (UnicodeDecodeError, LookupError):  # not in its charset, or unknown
-        return None
+    given = _Given.to(err)
+    return None if given is None else given.plain_text()
 
 
 def own_body(err: Exception) -> web.Response | None:
     """A body of any other type that was given to an ``HTTPException``."""
-    if not _has_own_body(err) or own_text(err) is not None:
+    given = _Given.to(err)
+    if given is None or given.plain_text() is not None:
         return None
-    response = web.Response(
-        status=err.status,
-        body=err.body,
-        headers={
-            name: err.headers[name]
-            for name in ("Content-Type", "Content-Encoding")
-            if name in err.headers
-        },
-    )
-    if err.compression:
-        response.enable_compression()
-    return response
-
-
-def log_error(request: web.Request, err: Exception, status: int) -> None:
-    """As the shipped handlers do."""
-    level = logging.ERROR if status >= 500 else logging.INFO
-    if status == 504 and isinstance(err, asyncio.TimeoutError):
-        # The limit of a middleware: half an upload is enough to reach it, and
-        # no client shall write errors to the log.
-        level = logging.WARNING
-    if status < 400 or not logger.isEnabledFor(level):
-        return
-    facts = logs.facts(request, status=status)
-    logger.log(
-        level,
-        "%s %s failed with %s",
-        facts["method"],
-        facts["path"],
-        status,
-        exc_info=err if level >= logging.WARNING else None,
-        extra=facts,
-    )
+    return given.response()
 
 
 def phrase(status: int) -> str:
@@ -194,11 +158,54 @@ def _message(err: Exception, status: int) -> str:
     return message if message.strip() else phrase(status)
 
 
-def _has_own_body(err: Exception) -> TypeGuard[web.HTTPException]:
-    if not is_http(err) or not err.body:
-        return False
-    # What aiohttp gives to those that got none.
-    return err.body != f"{err.status}: {err.reason}".encode()
+class _Given(NamedTuple):
+    """An ``HTTPException`` with a body that a developer gave to it.
+
+    From aiohttp 4 on it is no response any more: it has a text at most, and
+    neither ``body`` nor ``content_type``, ``charset`` or ``compression``.
+    """
+
+    err: web.HTTPException
+    body: Any
+
+    @classmethod
+    def to(cls, err: Exception) -> "_Given | None":
+        if not is_http(err):
+            return None
+        try:
+            body: Any = err.body
+        except AttributeError:
+            body = (err.text or "").encode("utf-8", "backslashreplace")
+        # What aiohttp gives to those that got none.
+        if not body or body == f"{err.status}: {err.reason}".encode():
+            return None
+        return cls(err, body)
+
+    def plain_text(self) -> str | None:
+        kind = self.err.headers.get("Content-Type", "")
+        if kind.partition(";")[0].strip().lower() != "text/plain":
+            return None
+        if not isinstance(self.body, bytes | bytearray):
+            return None  # something that may have to be awaited
+        try:
+            return self.err.text
+        except (UnicodeDecodeError, LookupError):
+            return None  # not in its charset, or that is unknown
+
+    def response(self) -> web.Response:
+        headers = self.err.headers
+        response = web.Response(
+            status=self.err.status,
+            body=self.body,
+            headers={
+                name: headers[name]
+                for name in ("Content-Type", "Content-Encoding")
+                if name in headers
+            },
+        )
+        if getattr(self.err, "compression", False):
+            response.enable_compression()
+        return response
 
 
 def _attribute(err: Exception, name: str) -> Any:

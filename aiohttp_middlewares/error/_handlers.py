@@ -15,7 +15,6 @@ from aiohttp_middlewares.error._context import (
     context_of,
     describe,
     is_http,
-    log_error,
     own_body,
     own_data,
     own_status,
@@ -36,7 +35,6 @@ async def default_error_handler(request: web.Request) -> web.Response:
     :func:`problem_error_handler`.
     """
     err, message, status, data = describe(request)
-    log_error(request, err, status)
     if data is not None:
         text = json.dumps(data)
     else:  # json.dumps() takes several times as long for a mapping
@@ -55,7 +53,6 @@ async def problem_error_handler(request: web.Request) -> web.Response:
     of its status alone. A mapping ``err.data`` adds extension members.
     """
     context = context_of(request)
-    log_error(request, context.err, context.status)
     given = own_body(context.err)
     if given is not None and given.content_type == PROBLEM_JSON:
         given.headers["Cache-Control"] = "no-store"
@@ -99,7 +96,7 @@ def negotiated(
 
 def _problem(request: web.Request, context: ErrorContext) -> dict[str, Any]:
     err, status = context.err, context.status
-    expected = is_http(err) or own_status(err) is not None
+    expected = is_http(err) or own_status(request, err) is not None
     data = own_data(err) if expected else None
     return {
         **(data if isinstance(data, Mapping) else {}),
