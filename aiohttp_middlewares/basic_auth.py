@@ -127,7 +127,8 @@ def basic_auth_middleware(
         By default: :data:`DEFAULT_REALM`.
     :param ignore:
         URLs that need no login: a collection of paths, patterns and URLs, or
-        a mapping of them to methods. By default: none.
+        a mapping of them to methods. A path with a ``..`` in it is none of
+        them: see :doc:`/why/matching`. By default: none.
     :raises TypeError: an option is of the wrong type.
     :raises ValueError: a login or the realm cannot be sent.
     """

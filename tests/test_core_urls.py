@@ -57,7 +57,7 @@ def matching(urls: Urls) -> Callable[[str, str], bool]:
         ("/", ["/", "/?a"], ["", "/a", "*"]),
         ("/a b", ["/a%20b"], ["/a+b", "/a%2520b"]),
         ("/é", ["/%C3%A9", "/é"], ["/%E9", "/e"]),
-        # M5: the router keeps an encoded slash apart, and so does a rule.
+        # The router keeps an encoded slash apart, and so does a rule.
         ("/a/b", ["/a/b", "/%61/b"], ["/a%2Fb"]),
         ("/a%2Fb", ["/a%2Fb", "/a%2fb"], ["/a/b", "/a%252Fb"]),
         ("/a%2fb", ["/a%2Fb", "/a%2fb"], ["/a/b", "/a%252Fb"]),
@@ -65,14 +65,14 @@ def matching(urls: Urls) -> Callable[[str, str], bool]:
         ("/100%25", ["/100%25"], ["/100%2525"]),
         ("/a%20b", ["/a%2520b"], ["/a%20b"]),
         ("/%zz", ["/%25zz"], ["/zz"]),
-        # M3: of a URL the path counts.
+        # Of a URL the path counts.
         (URL("/a b"), ["/a%20b"], ["/a%2520b"]),
         (URL("/é"), ["/%C3%A9"], ["/e"]),
         (URL("/x?y=1"), ["/x", "/x?z=2"], ["/x/y"]),
         (URL("https://a.example/x#y"), ["/x"], ["/"]),
         (URL("https://a.example"), ["/"], ["/a.example"]),
         (URL("/a%2Fb"), ["/a%2Fb"], ["/a/b"]),
-        # M4: patterns are anchored at the start only, as upstream's are.
+        # Patterns are anchored at the start only, as upstream's are.
         (re.compile("/admin"), ["/admin", "/administrator"], ["/the/admin"]),
         (re.compile("/admin$"), ["/admin"], ["/administrator"]),
         (re.compile("/A", re.IGNORECASE), ["/a", "/A"], ["/b"]),
@@ -103,7 +103,7 @@ def test_rule_fits_what_it_says_alone_and_in_company(
 
 
 def test_any_entry_that_fits_path_and_method_counts() -> None:
-    # M1: upstream looked at the first entry that fits the path, and no further.
+    # Upstream looked at the first entry that fits the path, and no further.
     rules: list[tuple[Url, str]] = [
         (re.compile("/api"), "GET"),
         ("/api/docs", "POST"),
@@ -126,7 +126,7 @@ def test_the_same_path_in_two_spellings_has_the_methods_of_both() -> None:
 
 
 def test_methods_are_in_any_case_and_head_is_not_get() -> None:
-    # M6, as upstream has it.
+    # As upstream has it.
     matcher = matching({"/a": "get", re.compile("/b"): ("Post",)})
     assert matcher("GET", "/a")
     assert not matcher("HEAD", "/a")
@@ -571,7 +571,7 @@ RULE = "paths (str), patterns (re.Pattern) or URLs (yarl.URL)"
 @pytest.mark.parametrize(
     ("urls", "message"),
     [
-        # M2, M4: upstream matched nothing, or the characters of a string.
+        # Upstream matched nothing, or the characters of a string.
         (
             "/slow",
             f"a collection of {RULE}, got '/slow'; did you mean ['/slow']?",
