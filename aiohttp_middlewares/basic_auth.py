@@ -92,6 +92,8 @@ from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.middleware import middleware
+from aiohttp_middlewares._core.requests import lines
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
@@ -147,13 +149,13 @@ def basic_auth_middleware(
     challenge = f'Basic realm="{quoted}", charset="UTF-8"'
     ignored = exemption(f"{what} ignore", ignore)
 
-    @web.middleware
+    @middleware
     async def basic_auth(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         if ignored is not None and ignored(request):
             return await handler(request)
-        sent = request.headers.getall(hdrs.AUTHORIZATION, ())
+        sent = lines(request, hdrs.AUTHORIZATION)
         reason = "it has no credentials"
         if sent:
             reason = "its credentials are malformed"

@@ -72,25 +72,23 @@ part that is compressed by itself is inflated without any limit by older
 versions, such as 3.12, and on all by ``part.decode()``; what all parts of one
 body inflate to is not added up.
 
-Where the limit is above ``client_max_size``, and for a multipart body, the
-request that goes on is a clone. What the handler stores in it
-(``request["user"]``) is not seen by middlewares outside, and aiohttp does not
-close the temporary files of a multipart body that was read from it, nor, clone
-or not, those of a form that was refused half-way: they are closed when they are
-collected.
+A form that was refused half-way leaves its temporary files to the garbage
+collector.
 """
 
 import logging
 import math
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from aiohttp import StreamReader, hdrs, web
 from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.requests import cloned
+from aiohttp_middlewares._core.middleware import middleware
+from aiohttp_middlewares._core.requests import go_on, warn_once
 from aiohttp_middlewares._core.sending import before_sending
 from aiohttp_middlewares._core.urls import UrlMap, exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
@@ -143,13 +141,16 @@ def body_limit_middleware(
             {url: reader(f"limits[{url!r}]", limits[url]) for url in limits},
             loosens=lambda limited: limited is None or limited.limit > max_size,
         )
-    warned = False
+    too_late = warn_once(
+        logger,
+        "The limit of a body cannot be set after it was read: move "
+        "body_limit_middleware further out",
+    )
 
-    @web.middleware
+    @middleware
     async def body_limit(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        nonlocal warned
         if not request.body_exists:
             return await handler(request)
         if ignored is not None and ignored(request):
@@ -166,22 +167,16 @@ def body_limit_middleware(
         content = request.content
         if isinstance(content, _LimitedReader) and content.limit <= limit:
             return await handler(request)  # the smaller one, further out
+        if limited is not None:
+            handler = partial(_count, handler, limited)
         # None and 0 are no limit.
         size = request.client_max_size or math.inf
         if size <= limit or _has_parts(request):
-            try:
-                # Older versions of aiohttp refuse what is just as large.
-                request = cloned(request, client_max_size=limit + 1)
-            except RuntimeError:  # its body has been read
-                if not warned:
-                    warned = True
-                    logger.warning(
-                        "The limit of a body cannot be set after it was "
-                        "read: move body_limit_middleware further out"
-                    )
-        if limited is None:
-            return await handler(request)
-        return await _count(request, handler, limited)
+            # Older versions of aiohttp refuse what is just as large.
+            return await go_on(
+                request, handler, too_late, client_max_size=limit + 1
+            )
+        return await handler(request)
 
     return body_limit
 
@@ -253,7 +248,7 @@ def _limited_reader(limit: int) -> type[_LimitedReader]:
 
 
 async def _count(
-    request: web.Request, handler: Handler, limited: type[_LimitedReader]
+    handler: Handler, limited: type[_LimitedReader], request: web.Request
 ) -> web.StreamResponse:
     content = request.content
     before = content.__class__

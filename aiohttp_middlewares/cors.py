@@ -102,6 +102,7 @@ from aiohttp_middlewares._core.grammar.fields import (
     elements,
 )
 from aiohttp_middlewares._core.grammar.origins import is_origin
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import lines
 from aiohttp_middlewares._core.sending import Decoration, Decorator
 from aiohttp_middlewares._core.urls import match_path, url_matcher
@@ -271,7 +272,7 @@ def cors_middleware(
         mirror=allow_credentials,
     )
 
-    @web.middleware
+    @middleware
     async def cors(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

@@ -71,6 +71,7 @@ from multidict import istr
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.grammar.authority import parse_authority
 from aiohttp_middlewares._core.grammar.origins import origin_at, parse_origin
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import authority_text, lines
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import (
@@ -128,7 +129,7 @@ def csrf_middleware(
     if allow_same_site:
         good_sites.add("same-site")
 
-    @web.middleware
+    @middleware
     async def csrf(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

@@ -54,6 +54,7 @@ from aiohttp import web
 from multidict import istr
 
 from aiohttp_middlewares._core import logs
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 from aiohttp_middlewares.constants import IDEMPOTENT_METHODS
@@ -89,7 +90,7 @@ def early_data_middleware(*, allow: Urls | None = None) -> Middleware:
     what = "early_data_middleware"
     allowed = exemption(f"{what} allow", allow)
 
-    @web.middleware
+    @middleware
     async def early_data(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

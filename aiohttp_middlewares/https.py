@@ -58,6 +58,7 @@ from aiohttp_middlewares._core.grammar.forwarded import (
     nearest_first,
 )
 from aiohttp_middlewares._core.grammar.networks import PeerCollection
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import Peers, go_on, lines, warn_once
 from aiohttp_middlewares.annotations import (
     DictStrStr,
@@ -101,7 +102,7 @@ def https_middleware(
         "move https_middleware further out",
     )
 
-    @web.middleware
+    @middleware
     async def https(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

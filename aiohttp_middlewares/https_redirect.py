@@ -67,6 +67,7 @@ from aiohttp_middlewares._core.grammar.forwarded import (
     forwarded_nearest_first,
     nearest_first,
 )
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import (
     authority_text,
     lines,
@@ -129,7 +130,7 @@ def https_redirect_middleware(
         "is none, a stranger has made it up",
     )
 
-    @web.middleware
+    @middleware
     async def https_redirect(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

@@ -102,6 +102,7 @@ from aiohttp_middlewares._core.grammar.networks import (
     PeerCollection,
     parse_node,
 )
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import Peers, go_on, lines, warn_once
 from aiohttp_middlewares.annotations import DictStrStr, Handler, Middleware
 
@@ -186,7 +187,7 @@ def proxy_headers_middleware(
         "proxy_headers_middleware further out",
     )
 
-    @web.middleware
+    @middleware
     async def proxy_headers(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

@@ -62,6 +62,7 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.sending import (
     forget_interim,
     start_over,
@@ -142,7 +143,7 @@ def timeout_middleware(
             ),
         )
 
-    @web.middleware
+    @middleware
     async def timeout(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

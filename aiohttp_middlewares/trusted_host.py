@@ -78,6 +78,7 @@ from aiohttp_middlewares._core.grammar.networks import (
     parse_address,
     parse_network,
 )
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import authority_text, moved
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
@@ -117,7 +118,7 @@ def trusted_host_middleware(
     # Visitors use few spellings of few hosts.
     verdict = remembered(hosts.verdict, size=256)
 
-    @web.middleware
+    @middleware
     async def trusted_host(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

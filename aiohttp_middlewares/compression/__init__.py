@@ -101,6 +101,7 @@ from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.encoding import NO_BODY, EncodedBody
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.sending import RESPONSES, Body, before_sending
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import (
@@ -201,7 +202,7 @@ def compression_middleware(
         os.cpu_count() or 1, thread_name_prefix="compression"
     )
 
-    @web.middleware
+    @middleware
     async def compression(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

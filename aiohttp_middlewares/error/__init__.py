@@ -124,6 +124,7 @@ from aiohttp_middlewares._core.grammar.fields import (
     add_elements,
     elements,
 )
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.sending import (
     RESPONSES,
     forget_interim,
@@ -216,7 +217,7 @@ def error_middleware(
     )
     options.flag(f"{what} log", log)
 
-    @web.middleware
+    @middleware
     async def error(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

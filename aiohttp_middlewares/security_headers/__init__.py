@@ -81,6 +81,7 @@ from multidict import CIMultiDict, istr
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.sending import Job, before_sending
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import (
@@ -255,7 +256,7 @@ def security_headers_middleware(
     secure_http: Job = partial(_secure, by_http, removed)
     ignored = exemption(f"{what} ignore", ignore)
 
-    @web.middleware
+    @middleware
     async def security_headers(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

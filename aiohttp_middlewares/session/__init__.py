@@ -121,6 +121,7 @@ from multidict import CIMultiDict
 from aiohttp_middlewares._core import logs
 from aiohttp_middlewares._core.grammar.cookies import cookie_values
 from aiohttp_middlewares._core.grammar.fields import VARY, add_elements
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import cloned, lines
 from aiohttp_middlewares._core.sending import before_sending
 from aiohttp_middlewares.annotations import Handler, Middleware
@@ -263,7 +264,7 @@ def session_middleware(
         )
     known_to_aiohttp = False
 
-    @web.middleware
+    @middleware
     async def session(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
@@ -442,8 +443,11 @@ async def _load(storage: Storage, request: web.Request) -> Any:
         len(sent) < 2 and _aiohttps(request, storage) == sent
     ):
         return await storage.load_session(request)
-    headers = CIMultiDict(request.headers)
-    headers.popall(hdrs.COOKIE, None)
+    headers = CIMultiDict(
+        (name.decode(), value.decode("utf-8", "surrogateescape"))
+        for name, value in request.raw_headers
+        if name.lower() != b"cookie"
+    )
     try:
         for value in sent[:MOST_CANDIDATES]:
             headers[hdrs.COOKIE] = f"{storage.cookie_name}={value}"

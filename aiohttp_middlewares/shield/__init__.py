@@ -103,6 +103,7 @@ from typing import Any
 from aiohttp import web
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.urls import exemption, url_matcher
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -160,7 +161,7 @@ def shield_middleware(
     ignored = exemption(f"{what} ignore", ignore or None)
     running: Running = {}
 
-    @web.middleware
+    @middleware
     async def shield(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
