@@ -322,8 +322,10 @@ async def test_websocket_is_upgraded_and_lives_beyond_the_limit(
             assert await socket.receive_str(timeout=5) == f"{number} https"
 
 
-@pytest.mark.parametrize("length", [None, 1000], ids=["chunked", "length"])
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("length", [None, 1000], ids=["unknown", "length"])
 async def test_stream_that_fails_is_not_taken_for_complete(
+    version: str,
     length: int | None,
     nginx: Nginx,
     visitor: ClientSession,
@@ -338,7 +340,10 @@ async def test_stream_that_fails_is_not_taken_for_complete(
 
     app = api()
     app.router.add_get("/fails", fails)
-    front = await nginx((await aiohttp_server(app)).make_url("/"))
+    front = await nginx(
+        (await aiohttp_server(app)).make_url("/"),
+        options=f"proxy_http_version {version};",  # of its own it takes 1.0
+    )
     async with visitor.get(front.http / "fails") as response:
         assert response.status == 200
         with pytest.raises(ClientPayloadError):
