@@ -122,7 +122,6 @@ def csrf_middleware(
                 "page; list the origins"
             )
     trusted = options.origins(f"{what} trusted_origins", listed)
-    shown_origins = logs.listed(listed)
     options.flag(f"{what} allow_same_site", allow_same_site)
     ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
     good_sites = {"same-origin", "none"}
@@ -155,10 +154,10 @@ def csrf_middleware(
             logger,
             request,
             "it comes from another origin",
-            origin=logs.shown(origin),
-            site=logs.shown(site),
-            host=logs.shown(host),
-            trusted_origins=shown_origins,
+            origin=origin,
+            site=site,
+            host=host,
+            trusted_origins=listed,
         )
         raise web.HTTPForbidden(text="Cross-origin request refused")
 

@@ -145,7 +145,7 @@ def https_redirect_middleware(
                 logger,
                 request,
                 "its host is missing or malformed",
-                host=logs.shown(text),
+                host=text,
             )
             raise web.HTTPBadRequest(text="Invalid host header")
         if _says_https(request):

@@ -112,7 +112,6 @@ def trusted_host_middleware(
     """
     what = "trusted_host_middleware"
     hosts = _Hosts(f"{what} allowed_hosts", allowed_hosts)
-    listed = logs.listed(hosts.listed)
     options.flag(f"{what} www_redirect", www_redirect)
     ignored = None if ignore is None else url_matcher(f"{what} ignore", ignore)
     # Visitors use few spellings of few hosts.
@@ -133,8 +132,8 @@ def trusted_host_middleware(
             logger,
             request,
             said.reason,
-            host=logs.shown(text),
-            allowed_hosts=listed,
+            host=text,
+            allowed_hosts=hosts.listed,
         )
         raise web.HTTPBadRequest(text="Invalid host header")
 

@@ -354,7 +354,7 @@ async def test_log_says_what_was_refused_and_why(
     said = vars(record)
     assert said["origin"] == "https://secret.example"
     assert said["host"] == "example.com"
-    assert said["trusted_origins"] == []
+    assert said["trusted_origins"] == ""
     # What was refused is told, and no more of the request.
     assert "secret" not in str(said).replace(said["origin"], "")
 
@@ -374,7 +374,7 @@ async def test_log_holds_no_more_than_a_line_of_what_was_sent(
     said = vars(record)
     assert said["origin"].startswith("https://\\xe9xxx")
     assert len(said["origin"]) < 250
-    assert len(said["trusted_origins"]) < 25
+    assert len(said["trusted_origins"]) < 250
 
 
 async def test_every_kind_of_response_comes_through(

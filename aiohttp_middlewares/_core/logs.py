@@ -7,38 +7,56 @@ from typing import Any
 
 from aiohttp import web
 
+#: How much of a path is told, and of anything else: characters.
+PATH_LIMIT = 1000
+LIMIT = 200
+#: How many members of a collection are looked at.
+MEMBERS = 20
+
 
 def facts(request: web.Request, **more: Any) -> dict[str, Any]:
-    """For ``extra=``: method and path, and what else there is to say.
+    """For ``extra=``: method, path and remote, and what else there is to say.
 
-    The path is the one that was sent: still encoded, so that it holds no line
-    break, and escaped where a log file in UTF-8 could not hold it.
+    The path is the one that was sent, still encoded and without its query.
+    ``remote`` is the address that this request object has: what
+    ``proxy_headers_middleware`` decided, inside of it.
     """
-    path = request.rel_url.raw_path
-    if not path.isascii():
-        path = path.encode("ascii", "backslashreplace").decode()
-    return {"method": request.method, "path": path, **more}
+    return {
+        "method": shown(request.method),
+        "path": shown(request.rel_url.raw_path, PATH_LIMIT),
+        "remote": shown(request.remote),
+        **{name: shown(value) for name, value in more.items()},
+    }
 
 
 def refused(
     logger: logging.Logger, request: web.Request, reason: str, **more: Any
 ) -> None:
-    """Tell what was refused, why, and by what was compared."""
+    """Tell what was refused, why, and in ``extra`` what was compared."""
     if logger.isEnabledFor(logging.INFO):
         said = facts(request, reason=reason, **more)
         logger.info("Refused %(method)s %(path)s: %(reason)s", said, extra=said)
 
 
-def shown(text: str | None) -> str | None:
-    """What a visitor sent: in ASCII, on one line, and not all of it."""
-    return None if text is None else ascii(text[:LONGEST_SHOWN])[1:-1]
+def shown(value: Any, limit: int = LIMIT) -> Any:
+    """As any log can hold it: of a text, some printable ASCII.
 
-
-def listed(items: Collection[object]) -> list[str]:
-    """What an option holds, as far as it fits a record."""
-    first = [str(item) for item in islice(items, MOST_LISTED)]
-    return first if len(items) <= MOST_LISTED else [*first, "…"]
-
-
-LONGEST_SHOWN = 200
-MOST_LISTED = 20
+    What a client sent may be long, break the line or be no Unicode. Numbers
+    and ``None`` stay as they are; the first members of a collection are
+    joined.
+    """
+    if value is None or isinstance(value, int | float):
+        return value
+    if isinstance(value, Collection) and not isinstance(value, str | bytes):
+        # One more, so that it can be seen that there are.
+        members = [str(member) for member in islice(value, MEMBERS + 1)]
+        if len(members) > MEMBERS:
+            members[-1] = "..."
+        value = ", ".join(members)
+    text = value if isinstance(value, str) else str(value)
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
+    escaped = text[:limit].encode("unicode_escape").decode("ascii")
+    if len(text) > limit or len(escaped) > limit:
+        return f"{escaped[:limit]}..."
+    return escaped
