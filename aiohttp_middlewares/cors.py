@@ -236,6 +236,7 @@ def cors_middleware(
     ask = _ask(origins, policy) if callable(origins) else None
     found = _listed(f"{what} origins", () if callable(origins) else origins)
     judge = _judge(f"{what} origins", found, policy)
+    listed = origins if ask else found
     if allow_all and (ask or found):
         logger.warning(
             "cors_middleware(allow_all=True, origins=…) lets the pages of "
@@ -289,10 +290,8 @@ def cors_middleware(
         if origin is not None:
             admit = judge(origin) if ask is None else await ask(origin, request)
             if admit is None and logger.isEnabledFor(logging.DEBUG):
-                facts = logs.facts(
-                    request, origin=origin, origins=[origins] if ask else found
-                )
-                logger.debug("Not admitted: an origin", extra=facts)
+                said = logs.facts(request, origin=origin, origins=listed)
+                logger.debug("An origin is not admitted", extra=said)
             if asked is None:
                 decorator = admit or decorator
             elif admit is not None:

@@ -169,7 +169,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def _is_handshake(request: web.Request) -> bool:
-    return any(
+    return hdrs.UPGRADE in request.headers and any(
         "websocket" in line.lower() for line in lines(request, hdrs.UPGRADE)
     )
 

@@ -42,7 +42,8 @@ Order
 
 Inside of :mod:`aiohttp_middlewares.proxy_headers` (or
 :mod:`aiohttp_middlewares.https`), which know the visitor's scheme: without
-them an application behind a proxy that takes off the TLS redirects for ever.
+them an application behind a proxy that takes off the TLS redirects for ever;
+a request that looks so is warned of, once.
 Inside of :mod:`aiohttp_middlewares.trusted_host` as well, outside of all
 others.
 

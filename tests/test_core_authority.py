@@ -134,6 +134,8 @@ def test_host_has_one_spelling(text: str, host: str, port: int | None) -> None:
         # In other scripts one name has many spellings.
         "bücher.example",
         "\uff45xample.com",
+        "\u212aing.example",  # its "K" in lower case is an ordinary one
+        "[v1.\u212a]",
         "example\u3002com",
         "a" * 254,
         "a" * 254 + ".",

@@ -136,7 +136,6 @@ async def test_listed_origin_may_read_the_answer(
 async def test_refused_and_missing_origin_get_vary_and_no_more(
     aiohttp_client: AiohttpClient, origin: str | None, allow_credentials: bool
 ) -> None:
-    # C2, C10
     client = await aiohttp_client(
         application(
             cors_middleware(
@@ -192,7 +191,6 @@ async def test_allow_all_answers_every_origin_with_a_star(
 async def test_allow_all_with_credentials_reflects_but_never_null(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    # C17
     client = await aiohttp_client(
         application(cors_middleware(allow_all=True, allow_credentials=True))
     )
@@ -209,7 +207,6 @@ async def test_allow_all_with_credentials_reflects_but_never_null(
 def test_allow_all_with_credentials_warns_once_when_it_is_built(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # C17
     with caplog.at_level(logging.DEBUG, "aiohttp_middlewares.cors"):
         cors_middleware(allow_all=True)
         cors_middleware(origins=[ORIGIN], allow_credentials=True)
@@ -258,7 +255,7 @@ async def test_origin_that_is_not_admitted_is_told_when_debugging(
     assert [record.levelname for record in caplog.records] == ["DEBUG"] * 2
     first, second = map(vars, caplog.records)
     assert (first["origin"], first["origins"]) == (EVIL, ORIGIN)
-    assert len(second["origin"]) == 203
+    assert len(second["origin"]) < 250
 
 
 @pytest.mark.parametrize(
@@ -302,7 +299,7 @@ def test_policy_that_is_meant_is_built_in_silence(
     ("rule", "admitted"),
     [
         ("https://app.example", "https://app.example"),
-        # C18: as browsers write them, whatever was written
+        # As browsers write them, whatever was written
         ("https://app.example/", "https://app.example"),
         ("HTTPS://App.Example", "https://app.example"),
         ("https://app.example:443", "https://app.example"),
@@ -376,7 +373,7 @@ LIST: list[Any] = [
 @pytest.mark.parametrize(
     "origin",
     [
-        # C1: patterns count for the whole origin
+        # Patterns count for the whole origin
         "http://localhost.evil.com",
         "http://localhost.evil.com:3000",
         "http://localhost:3000.evil.com",
@@ -452,7 +449,6 @@ async def test_look_alike_is_refused(
 async def test_null_is_admitted_only_where_it_is_listed_by_name(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    # C17
     client = await aiohttp_client(
         application(cors_middleware(origins=[re.compile(".*")]))
     )
@@ -464,7 +460,7 @@ async def test_null_is_admitted_only_where_it_is_listed_by_name(
 
 
 async def test_options_are_read_once(aiohttp_client: AiohttpClient) -> None:
-    # C19: a generator is empty the second time, and a list may change.
+    # A generator is empty the second time, and a list may change.
     changing = [ORIGIN]
     client = await aiohttp_client(
         application(
@@ -624,7 +620,7 @@ def preflight_bytes(origin: bytes, *lines: bytes) -> bytes:
 async def test_allowed_preflight_is_answered_exactly_so(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    # C2, C9, C11: the browser compares, the lists are the answer
+    # The browser compares, the lists are the answer
     client = await aiohttp_client(
         application(cors_middleware(origins=[ORIGIN], max_age=600))
     )
@@ -713,7 +709,7 @@ async def test_connection_lives_on_after_a_preflight(
 async def test_preflight_is_answered_on_every_path(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    # C12: for pages that 404 too, and before an OPTIONS route of the handler's
+    # For pages that 404 too, and before an OPTIONS route of the handler's
     client = await aiohttp_client(
         application(cors_middleware(origins=[ORIGIN]))
     )
@@ -726,7 +722,7 @@ async def test_preflight_is_answered_on_every_path(
 async def test_preflight_comes_through_middlewares_that_handle_exceptions(
     aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # C8: it is returned, so nobody outside takes it for an error.
+    # It is returned, so nobody outside takes it for an error.
     @web.middleware
     async def rendering(
         request: web.Request, handler: Handler
@@ -751,7 +747,6 @@ async def test_preflight_comes_through_middlewares_that_handle_exceptions(
 async def test_star_is_literal_without_credentials(
     aiohttp_client: AiohttpClient, allow_all: bool
 ) -> None:
-    # C16
     client = await aiohttp_client(
         application(
             cors_middleware(
@@ -775,7 +770,7 @@ async def test_star_is_literal_without_credentials(
 async def test_star_is_mirrored_with_credentials(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    # C16: with credentials Fetch takes it for a header of that name.
+    # With credentials Fetch takes it for a header of that name.
     client = await aiohttp_client(
         application(
             cors_middleware(
@@ -880,7 +875,7 @@ async def test_only_names_are_mirrored(
 async def test_there_is_no_private_network_access(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    # C20: API.md decides against it, as browsers gave it up.
+    # There is none, as browsers gave it up.
     client = await aiohttp_client(
         application(cors_middleware(origins=[ORIGIN]))
     )
@@ -989,7 +984,6 @@ async def test_urls_are_whole_paths_in_a_sub_application_too(
 async def test_options_without_origin_is_no_preflight(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    # C9
     client = await aiohttp_client(
         application(cors_middleware(origins=[ORIGIN], allow_credentials=True))
     )
@@ -1003,7 +997,6 @@ async def test_options_without_origin_is_no_preflight(
 async def test_plain_options_gets_no_preflight_headers(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    # C13
     client = await aiohttp_client(
         application(cors_middleware(origins=[ORIGIN], max_age=600))
     )
@@ -1035,7 +1028,6 @@ async def test_request_method_on_other_methods_is_no_preflight(
 async def test_refused_preflight_goes_on_to_the_application(
     aiohttp_client: AiohttpClient, path: str, status: int, body: str
 ) -> None:
-    # C9, C12
     client = await aiohttp_client(
         application(
             cors_middleware(origins=[ORIGIN], allow_credentials=True, max_age=1)
@@ -1055,7 +1047,6 @@ def nested(outer: Middleware, inner: Middleware) -> web.Application:
 async def test_inner_policy_answers_for_whom_the_outer_one_refuses(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    # C15
     inside = "https://inside.example"
     client = await aiohttp_client(
         nested(
@@ -1142,7 +1133,6 @@ async def opinionated(request: web.Request) -> web.StreamResponse:
 async def test_own_headers_are_merged_or_replaced_and_never_doubled(
     aiohttp_client: AiohttpClient, path: str
 ) -> None:
-    # C14
     client = await aiohttp_client(
         page(
             opinionated,
@@ -1161,7 +1151,6 @@ async def test_own_headers_are_merged_or_replaced_and_never_doubled(
 async def test_own_headers_are_left_alone_for_others(
     aiohttp_client: AiohttpClient, path: str, origin: str | None
 ) -> None:
-    # C14
     client = await aiohttp_client(
         page(
             opinionated,
@@ -1190,7 +1179,6 @@ async def test_own_headers_are_left_alone_for_others(
 async def test_vary_is_merged(
     aiohttp_client: AiohttpClient, own: str, sent: str
 ) -> None:
-    # C2
     async def handler(request: web.Request) -> web.StreamResponse:
         return web.Response(headers={"Vary": own})
 
@@ -1491,9 +1479,9 @@ KINDS: list[tuple[Any, int, dict[str, str]]] = [
     (not_modified, 304, {}),
     (too_large, 413, {}),
     (websocket, 400, {}),
-    (boom, 500, {}),  # C7
+    (boom, 500, {}),
     (nothing, 500, {}),
-    (late, 504, {}),  # C7
+    (late, 504, {}),
     (slow, 504, {}),
 ]
 
@@ -1542,7 +1530,6 @@ async def test_every_answer_bears_the_headers_once(
     method: str,
     neighbours: str,
 ) -> None:
-    # C2, C3, C7
     cors = cors_middleware(
         origins=[ORIGIN], allow_credentials=True, expose_headers=["X-Total"]
     )
@@ -1602,7 +1589,7 @@ async def test_answers_of_the_router_bear_the_headers(
 async def test_expectations_that_fail_are_answered_before_any_middleware(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    # C21: API.md decides that 417 and parse errors bear no headers.
+    # 417 and parse errors bear no headers: no middleware sees them.
     client = await aiohttp_client(
         application(cors_middleware(origins=[ORIGIN]))
     )
@@ -1656,7 +1643,6 @@ async def test_raised_answer_stays_what_it_is(
 async def test_raised_answer_keeps_its_binary_body(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    # C5
     async def handler(request: web.Request) -> web.StreamResponse:
         exc = web.HTTPBadRequest()
         exc.body = b"\x89PNG\xff\x00"
@@ -1675,7 +1661,6 @@ async def test_raised_answer_keeps_its_binary_body(
 async def test_raised_answer_keeps_its_compression(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    # C6
     async def handler(request: web.Request) -> web.StreamResponse:
         exc = web.HTTPBadRequest(text="x" * 2000)
         exc.enable_compression()
@@ -1742,7 +1727,6 @@ async def test_concurrent_requests_do_not_mix(
 @pytest.mark.parametrize(
     ("wrong", "error", "words"),
     [
-        # C16, C18, C19
         ({"allow_all": 1}, TypeError, ["allow_all", "True or False", "1"]),
         ({"allow_all": None}, TypeError, ["allow_all", "None"]),
         ({"allow_credentials": "yes"}, TypeError, ["allow_credentials", "yes"]),

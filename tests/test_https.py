@@ -97,7 +97,7 @@ FORWARDED = {"Forwarded": "https"}
         (None, [("X-Forwarded-Proto", "httpsx")], False),
         (None, [("X-Forwarded-Protocol", "https")], False),
         (None, [("Forwarded", "proto=https")], False),
-        # H3: without case, and of a list the last element counts.
+        # Without case, and of a list the last element counts.
         (None, [("X-Forwarded-Proto", "HTTPS")], True),
         (
             {"Cf-Visitor": '{"a":1,"scheme":"https"}'},
@@ -120,7 +120,7 @@ FORWARDED = {"Forwarded": "https"}
             [("X-Forwarded-Proto", "https"), ("X-Forwarded-Proto", "http")],
             False,
         ),
-        # H4: RFC 7239, and the bare word that upstream documented.
+        # RFC 7239, and the bare word that upstream documented.
         (FORWARDED, [("Forwarded", "for=1.2.3.4;proto=https")], True),
         (FORWARDED, [("Forwarded", 'Proto="HTTPS"; for="[::1]"')], True),
         (FORWARDED, [("Forwarded", "for=1.2.3.4;proto=http")], False),
@@ -153,7 +153,7 @@ FORWARDED = {"Forwarded": "https"}
         ({"Front-End-Https": "On"}, [("Front-End-Https", "on")], True),
         ({"x-scheme": " https "}, [("X-Scheme", "https")], True),
         ({"X-Scheme": "tls"}, [("X-Scheme", "wss")], False),
-        # H8: any of them will do.
+        # Any of them will do.
         (
             {"X-Forwarded-Proto": "https", "X-Internal": "1"},
             [("X-Internal", "1"), ("X-Forwarded-Proto", "http")],
@@ -186,7 +186,7 @@ async def test_header_says_https(
 @pytest.mark.parametrize(
     ("trusted", "scheme"),
     [
-        # H1: by default everybody is believed, as it was upstream.
+        # By default everybody is believed, as it was upstream.
         (None, "https"),
         (["127.0.0.1"], "https"),
         (["10.0.0.0/8", "127.0.0.0/8"], "https"),
@@ -290,7 +290,7 @@ async def test_peer_with_an_ipv4_address_in_ipv6_spelling_is_trusted() -> None:
 async def test_host_and_remote_of_an_earlier_clone_are_kept(
     aiohttp_client: AiohttpClient,
 ) -> None:
-    # H2: aiohttp-remotes sets both, and upstream undid it.
+    # aiohttp-remotes sets both, and upstream undid it.
     @web.middleware
     async def remotes(
         request: web.Request, handler: Handler
@@ -447,7 +447,7 @@ async def test_request_whose_client_left_does_not_wait_for_the_collector() -> (
 async def test_body_that_was_read_already_is_warned_of_once(
     aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # H5: upstream answered 500.
+    # Upstream answered 500.
     @web.middleware
     async def reads(
         request: web.Request, handler: Handler
@@ -486,7 +486,7 @@ async def test_body_that_was_read_already_is_warned_of_once(
 async def test_nothing_of_the_headers_is_logged(
     aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # H8: upstream's debug record carried Authorization and Cookie.
+    # Upstream's debug record carried Authorization and Cookie.
     caplog.set_level("DEBUG")
     client = await aiohttp_client(application(https_middleware()))
     await client.get("/", headers={**SAYS_HTTPS, "Authorization": "secret"})

@@ -43,7 +43,8 @@ def parse_authority(text: str) -> Authority | None:
     As it comes over the wire, in ASCII. A name of another script there is in
     punycode: so it has one spelling, for all who compare it.
     """
-    if len(text) > LONGEST_AUTHORITY:
+    # The Kelvin sign would become a "k" in lower case.
+    if len(text) > LONGEST_AUTHORITY or not text.isascii():
         return None
     found = _AUTHORITY.fullmatch(text)
     if found is None:
@@ -78,7 +79,7 @@ _NAME = re.compile(r"[a-z0-9_~-]+(?:\.[a-z0-9_~-]+)*\.?")
 
 def _parse_name(name: str) -> str | None:
     name = name.lower()
-    if not name.isascii() or not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name):
         return None
     name = name.removesuffix(".")
     return name if len(name) <= LONGEST_NAME else None

@@ -73,7 +73,8 @@ def _forwarded_elements(lines: Sequence[str]) -> Iterator[str]:
         quotes = 0
         for part in parts:
             element.append(part)
-            quotes += _QUOTED_PAIR.sub("", part).count('"')
+            if '"' in part:
+                quotes += _QUOTED_PAIR.sub("", part).count('"')
             if quotes % 2 == 0:
                 if text := ",".join(reversed(element)).strip(" \t"):
                     yield text
