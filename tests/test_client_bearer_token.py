@@ -455,15 +455,17 @@ async def test_path_that_always_refuses_renews_once_a_failure_ttl(
             api.now += 1
             # The first token comes of itself, and is proved good later.
             assert api.refreshes == 1 + (number + 9) // 10
-    assert api.seen.count("Bearer t1") == 4
 
 
 async def test_token_without_the_scope_is_not_renewed(api: Api) -> None:
     api.challenge = 'Basic realm="x", Bearer error="insufficient_scope"'
-    async with session_with(api.bearer(token=Token("mine"))) as session:
-        async with session.get(api.url) as response:
-            assert response.status == 401
-            assert await response.text() == "refused"
+    bearer = api.bearer(token=Token("mine"))
+    async with (
+        session_with(bearer) as session,
+        session.get(api.url) as response,
+    ):
+        assert response.status == 401
+        assert await response.text() == "refused"
     assert api.refreshes == 0
     assert api.sent == ["Bearer mine"]
 

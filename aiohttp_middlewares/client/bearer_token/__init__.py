@@ -92,9 +92,9 @@ from aiohttp_middlewares._core import options
 from aiohttp_middlewares.client._bodies import (
     discard,
     is_replayable,
+    keep_cookies,
     prepare_again,
 )
-from aiohttp_middlewares.client._cookies import keep_cookies
 from aiohttp_middlewares.client._headers import header_for_now
 from aiohttp_middlewares.client._hooks import call_hook
 from aiohttp_middlewares.client._origins import origin_of, parse_origins

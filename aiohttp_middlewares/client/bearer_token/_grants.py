@@ -12,7 +12,7 @@ from aiohttp import ClientSession, hdrs
 from yarl import URL
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares._core.grammar.retry_after import retry_after
+from aiohttp_middlewares.client._retry_after import retry_after
 from aiohttp_middlewares.client.bearer_token._token import (
     Token,
     TokenRefreshError,
@@ -156,7 +156,7 @@ def _endpoint(
             options.refuse(TypeError, f"{what} extra", should, name)
         form[name] = value
 
-    headers = {
+    headers: dict[str, str] = {
         hdrs.ACCEPT: "application/json",
         hdrs.CONTENT_TYPE: "application/x-www-form-urlencoded",
     }
@@ -212,11 +212,7 @@ async def _request(
             f"The token endpoint answered {said}",
             error=error,
             status=status,
-            retry_after=retry_after(
-                answered.get(hdrs.RETRY_AFTER),
-                date=answered.get(hdrs.DATE),
-                now=now,
-            ),
+            retry_after=retry_after(answered),
         )
     return _token_of(found, now)
 
