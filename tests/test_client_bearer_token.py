@@ -932,11 +932,39 @@ async def test_answer_without_a_bearer_token_fails(
         await fetch(client_credentials(idp.url, "id", "secret"))
 
 
-@pytest.mark.parametrize("kind", ["bearer", "BEARER", "Bearer"])
+@pytest.mark.parametrize(
+    "kind", ["bearer", "BEARER", "Bearer", "BearerToken", "bearertoken"]
+)
 async def test_type_of_token_is_read_without_case(idp: Idp, kind: str) -> None:
     idp.answer = {"access_token": "a", "token_type": kind, "refresh_token": 1}
     token = await fetch(client_credentials(idp.url, "id", "secret"))
     assert token == Token("a")
+
+
+async def test_type_of_token_may_be_left_out(idp: Idp) -> None:
+    idp.answer = {"access_token": "a"}
+    token = await fetch(client_credentials(idp.url, "id", "secret"))
+    assert token == Token("a")
+
+
+@pytest.mark.parametrize("status", [200, 201, 202, 203])
+async def test_every_success_may_bring_a_token(idp: Idp, status: int) -> None:
+    idp.status = status
+    token = await fetch(client_credentials(idp.url, "id", "secret"))
+    assert token == Token("abc")
+
+
+async def test_error_beside_a_token_is_no_error(idp: Idp) -> None:
+    """Some send an empty one with each answer."""
+    idp.answer = {"access_token": "abc", "error": None}
+    token = await fetch(client_credentials(idp.url, "id", "secret"))
+    assert token == Token("abc")
+
+
+async def test_answer_that_nests_for_ever_fails(idp: Idp) -> None:
+    idp.answer = b"[" * 200_000
+    with pytest.raises(TokenRefreshError, match="without a token"):
+        await fetch(client_credentials(idp.url, "id", "secret"))
 
 
 @pytest.mark.parametrize(
@@ -992,6 +1020,7 @@ async def no_refresh(session: aiohttp.ClientSession, old: Any) -> Token:
         ({"refresh_timeout": 0}, ValueError, "a positive, finite number"),
         ({"refresh_timeout": None}, TypeError, "a number of seconds"),
         ({"failure_ttl": float("inf")}, ValueError, "finite number"),
+        ({"final_failure_ttl": -1}, ValueError, "finite number"),
         ({"refresh_statuses": 401}, TypeError, "HTTP status codes"),
         ({"refresh_statuses": [1]}, ValueError, "HTTP status codes"),
         ({"on_token": "keep"}, TypeError, "a callable"),
@@ -1026,6 +1055,11 @@ URL_ = "https://id.example/token"
         (("ftp://x/", "i", "s"), {}, ValueError, "token_url should be an abs"),
         (("http://[", "i", "s"), {}, ValueError, "token_url should be an abs"),
         ((5, "i", "s"), {}, TypeError, "token_url should be an absolute"),
+        (("https://me:hush@a.example/", "i", "s"), {}, ValueError,
+         "token_url should be .* without userinfo$"),
+        (("https://hush@a.example/", "i", "s"), {}, ValueError,
+         "token_url should be .* without userinfo$"),
+        (("https://me:hush@[/", "i", "s"), {}, ValueError, "token_url should"),
         ((URL_, "", "s"), {}, TypeError, "client_id should be a non-empty"),
         ((URL_, "i", b"hush"), {}, TypeError, "client_secret should be a str"),
         ((URL_, "i", "s"), {"auth": "jwt"}, ValueError, "auth should be 'ba"),

@@ -517,6 +517,23 @@ async def test_refresh_that_the_policy_forbids_is_not_tried_again(
     assert provider.grants == []
 
 
+async def test_refresh_of_a_guarded_session_uses_no_proxy_of_others(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", provider.url(""))
+    grant = client_credentials("http://id.example/token", "me", "hush")
+    bearer = BearerTokenMiddleware(grant, origins=[provider.url("/")])
+    async with ssrf_session(
+        SSRFPolicy(ports=None), trust_env=True, middlewares=[bearer]
+    ) as session:
+        error = await error_of(session, provider)
+    assert isinstance(error.__cause__, SSRFError)
+    assert error.__cause__.reason == "proxy"
+    assert provider.grants == []
+
+
 class Strict(aiohttp.TCPConnector):
     """Somebody else's rules, which hold where requests come in."""
 
