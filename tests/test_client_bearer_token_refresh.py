@@ -5,7 +5,7 @@ import contextlib
 import gc
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -866,7 +866,7 @@ class _Steps:
     def __init__(self, coroutine: Any, cut: Cut) -> None:
         self.coroutine, self.cut = coroutine, cut
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Generator[Any, Any, Any]:
         steps = self.coroutine.__await__()
         value: Any = None
         error: BaseException | None = None

@@ -71,7 +71,7 @@ __all__ = ("DEFAULT_BACKLOG", "CallRecord", "api_log_middleware")
 
 DEFAULT_BACKLOG = 1000
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

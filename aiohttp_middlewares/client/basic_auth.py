@@ -4,7 +4,8 @@ Basic Auth
 ==========
 
 Sends a user name and a password (RFC 7617) to the origins that are meant,
-and to no other: for clients of services behind HTTP authentication.
+and to no other: for clients of services behind HTTP authentication. What asks
+for them in an application is :mod:`aiohttp_middlewares.basic_auth`.
 
 **Usage**
 

@@ -81,7 +81,7 @@ from aiohttp_middlewares.client._redact import (
 
 __all__ = ("request_log_middleware",)
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # The option has the name of the module's own logger.
 _OWN_LOGGER = logger

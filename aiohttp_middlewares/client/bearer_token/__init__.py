@@ -56,6 +56,22 @@ and RFC 6750).
 The token is renewed shortly before it expires, in the background, and when
 the API refuses it. However many requests need a new one, it is fetched once.
 
+A refresh is a piece of work of the middleware's own: neither the end of the
+request nor that of the session which began it ends it, as a refresh token may
+be good only once. It uses the connector, the proxy and the TLS settings of a
+session that waits for the token, and none of its headers, credentials, cookies
+and timeouts; the rules of an :class:`~aiohttp_middlewares.client.SSRFConnector`
+hold. A token endpoint that fails in a way that passes (no connection, 408,
+429, 5xx) is asked up to five times within ``refresh_timeout``, and left alone
+for as long as its ``Retry-After`` says. One that refuses for good, such as
+with ``invalid_grant``, is left alone for ``final_failure_ttl``; what it said
+is the ``error`` of :class:`TokenRefreshError`.
+
+A token that the API refuses is renewed, unless that would not help: when it
+was issued seconds ago and has never been accepted, when the API says
+``insufficient_scope`` (RFC 6750 3.1), and for ``failure_ttl`` after a new
+token was refused like the old one.
+
 **Order**
 
 Inside of a retry middleware, so that each attempt has a token that is good at
@@ -67,7 +83,14 @@ here.
 
 A request whose body cannot be sent again (a generator, a pipe) gets the
 answer of the API; the next request fetches a new token first. The token lives
-in memory, one for each middleware; to keep it elsewhere, use ``on_token``.
+in memory, one for each middleware; to keep it elsewhere, use ``on_token``, and
+call ``aclose()`` before the end: it waits for a token that is on its way.
+
+A refresh passes no other middleware of the session, neither a log nor a
+retry. A connector of your own that has rules in its ``connect()`` is used as
+it is, so that these hold; then the refresh ends with its session. One
+middleware serves one event loop after the other; with several at once, each
+fetches tokens for itself.
 """
 
 import asyncio
@@ -122,7 +145,7 @@ __all__ = (
 
 DEFAULT_REFRESH_STATUSES = frozenset({401})
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: A token this young that no request has proved good is refused for another
 #: reason than its age; in seconds.
