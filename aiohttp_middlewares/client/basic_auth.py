@@ -64,6 +64,7 @@ from aiohttp import (
 )
 from yarl import URL
 
+from aiohttp_middlewares._core import options
 from aiohttp_middlewares.client._headers import header_for_now
 from aiohttp_middlewares.client._origins import origin_of, parse_origins
 
@@ -101,6 +102,8 @@ def basic_auth_middleware(
             )
     if ":" in login:
         raise ValueError(f"{what} login should be without a colon")
+    if not isinstance(encoding, str):
+        options.refuse(TypeError, f"{what} encoding", "a string", encoding)
     try:
         pair = f"{login}:{password}".encode(encoding)
     except (LookupError, UnicodeEncodeError):

@@ -60,8 +60,7 @@ A refresh is a piece of work of the middleware's own: neither the end of the
 request nor that of the session which began it ends it, as a refresh token may
 be good only once. It uses the connector, the proxy and the TLS settings of a
 session that waits for the token, and none of its headers, credentials, cookies
-and timeouts; the rules of an :class:`~aiohttp_middlewares.client.SSRFConnector`
-hold. A token endpoint that fails in a way that passes (no connection, 408,
+and timeouts; the rules of an :class:`~aiohttp_middlewares.client.ssrf.SSRFConnector` hold. A token endpoint that fails in a way that passes (no connection, 408,
 429, 5xx) is asked up to five times within ``refresh_timeout``, and left alone
 for as long as its ``Retry-After`` says. One that refuses for good, such as
 with ``invalid_grant``, is left alone for ``final_failure_ttl``; what it said
@@ -434,7 +433,7 @@ class BearerTokenMiddleware:
             )
             return exc
         finally:
-            work.is_over = True
+            work.end()
         return None
 
     async def _keep(self, token: Token, work: Work) -> None:

@@ -54,6 +54,10 @@ class Work:
         """Begin nothing any more; what was sent is waited for."""
         self._stopping.set()
 
+    def end(self) -> None:
+        self.is_over = True
+        self._lenders.clear()
+
     async def fetch(
         self, refresh: Refresh, old: Token | None, timeout: float
     ) -> Token:
@@ -115,10 +119,10 @@ class Work:
         return token
 
     def _lender(self) -> Lender:
-        """The one that came last of those which are still open, if any is."""
-        for lender in reversed(self._lenders):
+        """The one that began it; one of the others when that is closed."""
+        for lender in self._lenders:
             if not lender.session.closed:
                 return lender
         if not self._lenders:
             raise TokenRefreshError("The session is closed")
-        return self._lenders[-1]
+        return self._lenders[0]
