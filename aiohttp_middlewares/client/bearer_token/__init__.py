@@ -60,11 +60,13 @@ A refresh is a piece of work of the middleware's own: neither the end of the
 request nor that of the session which began it ends it, as a refresh token may
 be good only once. It uses the connector, the proxy and the TLS settings of a
 session that waits for the token, and none of its headers, credentials, cookies
-and timeouts; the rules of an :class:`~aiohttp_middlewares.client.ssrf.SSRFConnector` hold. A token endpoint that fails in a way that passes (no connection, 408,
-429, 5xx) is asked up to five times within ``refresh_timeout``, and left alone
-for as long as its ``Retry-After`` says. One that refuses for good, such as
-with ``invalid_grant``, is left alone for ``final_failure_ttl``; what it said
-is the ``error`` of :class:`TokenRefreshError`.
+and timeouts. The policy of :doc:`/client/ssrf` holds for it too.
+
+A token endpoint that fails in a way that passes (no connection, 408, 429, 5xx)
+is asked up to five times within ``refresh_timeout``, and left alone for as
+long as its ``Retry-After`` says. One that refuses for good, such as with
+``invalid_grant``, is left alone for ``final_failure_ttl``; what it said is the
+``error`` of :class:`TokenRefreshError`.
 
 A token that the API refuses is renewed, unless that would not help: when it
 was issued seconds ago and has never been accepted, when the API says
