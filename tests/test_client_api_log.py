@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import unused_port
 from client_site import Site, accept, drop, serve, session_with
+from yarl import URL
 
 from aiohttp_middlewares.client import (
     CallRecord,
@@ -157,6 +158,69 @@ async def test_calls_of_send_through_the_session_are_not_reported(
     assert site.methods == ["GET", "POST", "POST"]
 
 
+async def test_calls_of_a_task_that_send_left_behind_are_reported(
+    site: Site,
+) -> None:
+    reported: list[str] = []
+    tasks: list[asyncio.Task[None]] = []
+    over = asyncio.Event()
+
+    async def later() -> None:
+        await over.wait()
+        async with session.get(f"{site.url}later"):
+            pass
+
+    def send(record: CallRecord) -> None:
+        reported.append(record.url.rpartition("/")[2])
+        if not tasks:
+            tasks.append(asyncio.create_task(later()))
+
+    log = api_log_middleware(send)
+    async with session_with(log) as session:
+        async with session.get(f"{site.url}first"):
+            pass
+        await log.aclose()
+        over.set()
+        await tasks[0]
+        await log.aclose()
+    assert reported == ["first", "later"]
+
+
+async def test_url_is_reported_as_the_user_wants(site: Site) -> None:
+    reported: list[CallRecord] = []
+
+    def without_token(url: URL) -> str:
+        return str(url).replace("/a/", "/***/")
+
+    log = api_log_middleware(reported.append, redact=without_token)
+    async with (
+        session_with(log) as session,
+        session.post(with_secrets(site.url)),
+    ):
+        pass
+    await log.aclose()
+    assert reported[0].url == f"{site.url}***/b?q=***&token=***&***"
+
+
+async def test_redact_that_fails_touches_nobody_and_shows_nothing(
+    site: Site, log: pytest.LogCaptureFixture
+) -> None:
+    reported: list[CallRecord] = []
+
+    def fail(url: URL) -> str:
+        raise ValueError(str(url))
+
+    middleware = api_log_middleware(reported.append, redact=fail)
+    async with (
+        session_with(middleware) as session,
+        session.get(f"{site.url}hush") as response,
+    ):
+        assert response.status == 200
+    await middleware.aclose()
+    assert reported[0].url == f"{site.url}***"
+    assert log.messages == ["The hook redact failed: ValueError"]
+
+
 async def test_report_knows_nothing_of_the_request(site: Site) -> None:
     user: ContextVar[str] = ContextVar("user")
     seen: list[str | None] = []
@@ -264,6 +328,7 @@ def test_report_of_a_loop_that_was_stopped_does_not_lock() -> None:
         (["url"], {}, TypeError, "send should be a callable"),
         ([print], {"backlog": 0}, ValueError, "backlog should be a whole"),
         ([print], {"backlog": None}, TypeError, "backlog should be a whole"),
+        ([print], {"redact": 1}, TypeError, "redact should be a callable"),
         ([print], {"clock": 1}, TypeError, "clock should be a callable"),
     ],
 )

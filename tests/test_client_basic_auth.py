@@ -46,12 +46,13 @@ async def test_basic_credentials_are_those_of_the_standard(
         (("x", "hush\x7f"), "utf-8", "password should be without control"),
         (("x", "hush\u20ac"), "latin-1", "encoding should be one that has"),
         (("x", "hush"), "nothing", "encoding should be one that has"),
+        (("x", "hush"), None, "encoding should be a string, got None"),
         ((b"hush", "hush"), "utf-8", "login should be a string"),
         (("x", None), "utf-8", "password should be a string"),
     ],
 )
 def test_wrong_basic_credentials_are_refused_without_being_shown(
-    args: Any, encoding: str, message: str
+    args: Any, encoding: Any, message: str
 ) -> None:
     with pytest.raises(
         (TypeError, ValueError), match=f"^basic_auth_middleware {message}"

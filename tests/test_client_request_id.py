@@ -38,7 +38,9 @@ async def test_no_request_id_is_sent_outside_of_a_request(
 
 @pytest.mark.parametrize("header", ["", "a b", "a:b", "a\n"])
 def test_what_is_no_header_name_is_refused(header: str) -> None:
-    with pytest.raises(ValueError, match=r"^propagate_request_id_.* header"):
+    with pytest.raises(
+        ValueError, match=r"^propagate_request_id_.* header should be a header"
+    ):
         propagate_request_id_middleware(
             origins=["https://a.example"], header=header
         )

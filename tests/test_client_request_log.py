@@ -16,7 +16,7 @@ from aiohttp_middlewares.client import (
     request_log_middleware,
     retry_middleware,
 )
-from aiohttp_middlewares.client._redact import redact_url
+from aiohttp_middlewares.client._redact import redact_text, redact_url
 
 LOGGER = "aiohttp_middlewares.client.request_log"
 SECRETS = {
@@ -217,7 +217,9 @@ async def test_websocket_is_logged(
         ("http://a.example/?a=hush&b=&c", "http://a.example/?a=***&b=***&***"),
         ("http://a.example/?a=hush=hush", "http://a.example/?a=***"),
         ("http://a.example/?hush", "http://a.example/?***"),
-        ("http://a.example/?a=hush;b=hush", "http://a.example/?a=***"),
+        ("http://a.example/?a=hush;b=hush", "http://a.example/?a=***;b=***"),
+        ("http://a.example/?a=hush;hush", "http://a.example/?a=***;***"),
+        ("http://a.example/?&;&", "http://a.example/?&;&"),
         ("http://b\u00fccher.example/", "http://xn--bcher-kva.example/"),
         ("http://a.example/a%0Ab", "http://a.example/a%0Ab"),
     ],
@@ -227,14 +229,126 @@ def test_url_is_shown_without_secrets(url: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["access_token", "apiKey", "api-key", "X-Amz-Signature", "sig", "password",
-     "AUTH", "client_secret", "sessionid", "key", "code", "pwd"],
+    ("query", "shown"),
+    [
+        ("page=2", "page=2"),
+        ("token=hush&page=2", "token=***&page=2"),
+        ("a=b;token=hush;c=d", "a=b;token=***;c=d"),
+        ("page=2&hush", "page=2&***"),
+        ("hush", "***"),
+        ("%74oken=hush", "%74oken=***"),
+        ("user%5Bpassword%5D=hush", "user[password]=***"),
+        # What has parameters of its own.
+        ("next=/x?token=hush", "next=***"),
+        ("next=https%3A%2F%2Fme:hush@a.example", "next=***"),
+        ("next=%2Fx%253Ftoken%253Dhush", "next=***"),
+        ("next=/x", "next=/x"),
+    ],
+)
+def test_query_that_is_shown_has_no_secrets(query: str, shown: str) -> None:
+    url = URL(f"http://a.example/?{query}")
+    found = redact_url(url, query=True)
+    assert URL(found) == URL(f"http://a.example/?{shown}")
+    assert "hush" not in found
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("plain", "plain"),
+        ("2024-01-01T00:00:00Z", "2024-01-01T00:00:00Z"),
+        ("https://a.example/x?page=hush#hush", "https://a.example/x?page=***"),
+        ("https://me:hush@a.example/", "https://a.example/"),
+        ("//me:hush@a.example/x", "//a.example/x"),
+        ("/x?token=hush", "/x?token=***"),
+        ("?hush", "?***"),
+        ("5; url=https://me:hush@a.example/x", "5; url=https://a.example/x"),
+        ("5;url=https://me:hush@a.example/x", "5;url=https://a.example/x"),
+        ("<https://a.example/?t=hush>; rel=next, <https://b.example/>",
+         "<https://a.example/?t=***>; rel=next, <https://b.example/>"),
+        ("Bot/1 (+https://a.example/?x=hush)",
+         "Bot/1 (+https://a.example/?x=***)"),
+        ("https://[hush", "***"),
+    ],
 )  # fmt: skip
-def test_secret_names_keep_their_values(name: str) -> None:
-    url = URL(f"http://a.example/?{name}=hush&page=2")
-    shown = redact_url(url, query=True)
-    assert shown == f"http://a.example/?{name}=***&page=2"
+async def test_url_in_a_header_is_shown_like_a_url(
+    site: Site, log: pytest.LogCaptureFixture, value: str, shown: str
+) -> None:
+    middleware = request_log_middleware(headers=["Referer"])
+    async with (
+        session_with(middleware) as session,
+        session.get(site.url, headers={"Referer": value}),
+    ):
+        pass
+    facts: Any = log.records[0]
+    assert facts.request_headers == {"Referer": shown}
+
+
+@pytest.mark.parametrize("size", [10, 20_000])
+def test_redacting_takes_no_longer_than_the_text_is(size: int) -> None:
+    """Each of these would take hours by a pattern that tries again."""
+    for text in ("a" * size * 50, "a=" * size, "//" * size, "a?" * size):
+        redact_text(text)
+        redact_url(URL.build(scheme="http", host="a", query_string=text))
+
+
+async def test_url_is_shown_as_the_user_wants(
+    site: Site, log: pytest.LogCaptureFixture
+) -> None:
+    """Who can only strike out more: what is secret anyway is gone before."""
+
+    def without_token(url: URL) -> str:
+        return str(url).replace("/hush", "/***")
+
+    middleware = request_log_middleware(redact=without_token)
+    async with (
+        session_with(middleware) as session,
+        session.get(with_secrets(f"{site.url}hush/")),
+    ):
+        pass
+    (record,) = log.records
+    assert "hush" not in f"{record.getMessage()} {record.__dict__}"
+    facts: Any = record
+    assert facts.url == f"{site.url}***/a/b?q=***&token=***&***"
+
+
+async def test_line_break_that_the_user_decoded_is_encoded_again(
+    site: Site, log: pytest.LogCaptureFixture
+) -> None:
+    middleware = request_log_middleware(redact=lambda url: url.path)
+    async with (
+        session_with(middleware) as session,
+        session.get(URL(f"{site.url}a%0Ab%C2%85c%E2%80%A8d", encoded=True)),
+    ):
+        pass
+    facts: Any = log.records[0]
+    assert facts.url == "/a%0Ab%C2%85c%E2%80%A8d"
+
+
+def fail(url: URL) -> str:
+    raise ValueError(str(url))
+
+
+def give_nothing(url: URL) -> Any:
+    return None
+
+
+@pytest.mark.parametrize("redact", [fail, give_nothing])
+async def test_redact_that_fails_touches_nobody_and_shows_nothing(
+    site: Site, log: pytest.LogCaptureFixture, redact: Any
+) -> None:
+    middleware = request_log_middleware(redact=redact)
+    async with (
+        session_with(middleware) as session,
+        session.get(f"{site.url}hush") as response,
+    ):
+        assert response.status == 200
+    warning, record = log.records
+    assert warning.levelno == logging.WARNING
+    assert warning.getMessage().startswith("The hook redact failed: ")
+    facts: Any = record
+    assert facts.url == f"{site.url}***"
+    assert "hush" not in log.text
 
 
 @given(st.text(), st.text(), st.text(), st.text())
@@ -266,7 +380,10 @@ def test_no_value_comes_through(a: str, b: str, c: str, d: str) -> None:
         ({"headers": ["X-Auth-Token"]}, ValueError, "hold no secrets"),
         ({"headers": ["X-API-Key"]}, ValueError, "hold no secrets"),
         ({"headers": ["Proxy-Authorization"]}, ValueError, "no secrets"),
+        ({"headers": ["Ocp-Apim-Subscription-Key"]}, ValueError, "no secrets"),
+        ({"headers": ["X-JWT-Assertion"]}, ValueError, "no secrets"),
         ({"redact_query": 1}, TypeError, "True or False"),
+        ({"redact": "path"}, TypeError, "a callable"),
         ({"clock": 1}, TypeError, "a callable"),
     ],
 )

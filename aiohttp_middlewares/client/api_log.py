@@ -48,7 +48,8 @@ Outside of a retry middleware it reports each call once, inside each attempt.
 
 What is not yet sent is lost when the process ends without
 ``await log.aclose()``. Records are sent one after the other; ``send`` should
-have a timeout of its own. Secrets within a path are not recognised.
+have a timeout of its own. Secrets within a path are not recognised: strike
+them out with ``redact``.
 """
 
 import asyncio
@@ -61,15 +62,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
+from yarl import URL
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares.client._redact import redact_url
+from aiohttp_middlewares.client._redact import error_name, redactor
 
 __all__ = ("DEFAULT_BACKLOG", "CallRecord", "api_log_middleware")
 
 DEFAULT_BACKLOG = 1000
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ class CallRecord:
     """A call that was made.
 
     ``url`` has no userinfo and no query value. ``status`` is None when there
-    was no response, and ``error`` is then the name of the exception.
+    was no response, and ``error`` is then the name of the exception: a time
+    limit that cuts the call, whoever set it in aiohttp or in a middleware, is
+    a ``TimeoutError``; ``CancelledError`` is a caller who gave up.
     ``duration`` is in seconds, to the headers of the response.
     """
 
@@ -92,15 +96,21 @@ def api_log_middleware(
     send: Callable[[CallRecord], Awaitable[object] | object],
     *,
     backlog: int = DEFAULT_BACKLOG,
+    redact: Callable[[URL], str] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> "ApiLog":
     """Report each call.
 
     :param send: Called with each :class:`CallRecord`, one after the other;
-        it may be async. Calls that it makes itself are not reported. When it
-        raises, the record is lost and a warning logged.
+        it may be async. Calls that it makes itself are not reported, but
+        those of a task that it leaves behind are. When it raises, the record
+        is lost and a warning logged.
     :param backlog: How many records may wait; by default 1000. With one more
         the oldest is dropped, and a warning is logged.
+    :param redact: How a URL is shown, such as without a token in its path. It
+        is called with the URL without userinfo, fragment and query values; by
+        default that is what is shown. When it raises, nothing but the origin
+        is.
     :param clock: The time in seconds, for the duration.
     :raises TypeError: For an option of another type.
     :raises ValueError: For a backlog of none.
@@ -108,8 +118,10 @@ def api_log_middleware(
     what = "api_log_middleware"
     options.function(f"{what} send", send)
     options.integer(f"{what} backlog", backlog, minimum=1)
+    if redact is not None:
+        options.function(f"{what} redact", redact)
     options.function(f"{what} clock", clock)
-    return ApiLog(send, backlog, clock)
+    return ApiLog(send, backlog, redactor(logger, redact), clock)
 
 
 class ApiLog:
@@ -119,10 +131,12 @@ class ApiLog:
         self,
         send: Callable[[CallRecord], Awaitable[object] | object],
         backlog: int,
+        show_url: Callable[[URL], str],
         clock: Callable[[], float],
     ) -> None:
         self._send = send
         self._waiting: deque[CallRecord] = deque(maxlen=backlog)
+        self._show_url = show_url
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
         # Whether the last one did; a warning for each would be too much.
@@ -132,9 +146,9 @@ class ApiLog:
     async def __call__(
         self, req: ClientRequest, handler: ClientHandlerType
     ) -> ClientResponse:
-        if _REPORTING.get():
+        if (report := _PART_OF.get()) is not None and not report.is_over:
             return await handler(req)
-        method, url = req.method, redact_url(req.url)
+        method, url = req.method, self._show_url(req.url)
         status = error = None
         start = self._clock()
         try:
@@ -142,7 +156,7 @@ class ApiLog:
             status = response.status
             return response
         except BaseException as exc:
-            error = type(exc).__name__
+            error = error_name(req, exc)
             raise
         finally:
             duration = self._clock() - start
@@ -197,12 +211,13 @@ class ApiLog:
         return task if task.get_loop() is asyncio.get_running_loop() else None
 
     async def _work(self) -> None:
-        _REPORTING.set(True)
         while self._waiting:
             record = self._waiting.popleft()
             await self._report(record)
 
     async def _report(self, record: CallRecord) -> None:
+        report = _Report()
+        _PART_OF.set(report)
         try:
             result = self._send(record)
             if isinstance(result, Awaitable):
@@ -214,8 +229,19 @@ class ApiLog:
                 logger.warning("send failed: %s", type(exc).__name__)
         else:
             self._fails = False
+        finally:
+            report.is_over = True
 
 
-#: Whether the current code sends a report. With two logs in one session,
-#: each would else report what the other sends, for ever.
-_REPORTING: ContextVar[bool] = ContextVar("api_log_reporting", default=False)
+class _Report:
+    """One call of ``send``, which a task that it starts may outlive."""
+
+    is_over = False
+
+
+#: The report that the current code is a part of, or was when it began. With
+#: two logs in one session, each would else report what the other sends, for
+#: ever.
+_PART_OF: ContextVar[_Report | None] = ContextVar(
+    "api_log_part_of", default=None
+)

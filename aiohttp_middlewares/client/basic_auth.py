@@ -4,7 +4,8 @@ Basic Auth
 ==========
 
 Sends a user name and a password (RFC 7617) to the origins that are meant,
-and to no other: for clients of services behind HTTP authentication.
+and to no other: for clients of services behind HTTP authentication. What asks
+for them in an application is :mod:`aiohttp_middlewares.basic_auth`.
 
 **Usage**
 
@@ -63,6 +64,7 @@ from aiohttp import (
 )
 from yarl import URL
 
+from aiohttp_middlewares._core import options
 from aiohttp_middlewares.client._headers import header_for_now
 from aiohttp_middlewares.client._origins import origin_of, parse_origins
 
@@ -100,6 +102,8 @@ def basic_auth_middleware(
             )
     if ":" in login:
         raise ValueError(f"{what} login should be without a colon")
+    if not isinstance(encoding, str):
+        options.refuse(TypeError, f"{what} encoding", "a string", encoding)
     try:
         pair = f"{login}:{password}".encode(encoding)
     except (LookupError, UnicodeEncodeError):

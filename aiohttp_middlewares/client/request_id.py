@@ -71,7 +71,7 @@ def propagate_request_id_middleware(
     """
     what = "propagate_request_id_middleware"
     trusted = parse_origins(f"{what} origins", origins)
-    options.tokens(f"{what} header", "header names", [header])
+    options.header_name(f"{what} header", header)
 
     async def propagate_request_id(
         req: ClientRequest, handler: ClientHandlerType

@@ -41,7 +41,22 @@ Outside of a retry middleware it logs each request once, inside each attempt.
 
 The duration ends with the headers of the response. Each hop of a redirect is
 a request, and so is what aiohttp repeats by itself when a connection broke.
-Secrets within a path are not recognised.
+Secrets within a path are not recognised: strike them out with ``redact``.
+
+.. code-block:: python
+
+    import re
+
+    from yarl import URL
+
+    from aiohttp_middlewares.client import request_log_middleware
+
+
+    def without_token(url: URL) -> str:
+        return re.sub(r"/bot[^/]+", "/bot***", str(url))
+
+
+    log = request_log_middleware(redact=without_token)
 """
 
 import logging
@@ -54,13 +69,19 @@ from aiohttp import (
     ClientRequest,
     ClientResponse,
 )
+from yarl import URL
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares.client._redact import SECRET_NAME, redact_url
+from aiohttp_middlewares._core.grammar.secrets import is_secret
+from aiohttp_middlewares.client._redact import (
+    error_name,
+    redact_text,
+    redactor,
+)
 
 __all__ = ("request_log_middleware",)
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 # The option has the name of the module's own logger.
 _OWN_LOGGER = logger
@@ -73,6 +94,7 @@ def request_log_middleware(
     slow: float | None = None,
     headers: Collection[str] = (),
     redact_query: bool = True,
+    redact: Callable[[URL], str] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> ClientMiddlewareType:
     """Log one record a request.
@@ -83,16 +105,24 @@ def request_log_middleware(
     :param slow: A request that takes as many seconds or more is logged as a
         ``WARNING``; None, the default, for none.
     :param headers: The request headers to show; by default none. Those that
-        hold secrets are refused.
+        hold secrets are refused; URLs in the others, as in ``Referer``, are
+        redacted.
     :param redact_query: Strike out the values of the query. When False, only
-        those of names that sound secret are.
+        those that may be secret are: by their name, as they have none, or as
+        they have a query of their own.
+    :param redact: How a URL is shown, such as without a token in its path. It
+        is called with the URL without userinfo, fragment and secret values;
+        by default that is what is shown. When it raises, nothing but the
+        origin is.
     :param clock: The time in seconds.
     :raises TypeError: For an option of another type.
     :raises ValueError: For a number out of range, and for a header that is
         none or holds secrets.
 
     A record has the attributes ``method``, ``url``, ``status``, ``error``
-    (the name of the exception), ``duration`` and ``request_headers``.
+    (the name of the exception), ``duration`` and ``request_headers``. A time
+    limit that cuts a request, whoever set it in aiohttp or in a middleware, is
+    a ``TimeoutError``; ``CancelledError`` is a caller who gave up.
     Neither userinfo, cookies nor the text of exceptions, which may quote the
     URL, are logged.
     """
@@ -103,10 +133,13 @@ def request_log_middleware(
     if slow is not None:
         options.seconds(f"{what} slow", slow)
     options.flag(f"{what} redact_query", redact_query)
+    if redact is not None:
+        options.function(f"{what} redact", redact)
     options.function(f"{what} clock", clock)
+    show_url = redactor(_OWN_LOGGER, redact, query=not redact_query)
     shown = options.tokens(f"{what} headers", "header names", headers)
     for name in shown:
-        if SECRET_NAME.search(name):
+        if is_secret(name):
             should = "header names that hold no secrets"
             options.refuse(ValueError, f"{what} headers", should, name)
 
@@ -119,9 +152,11 @@ def request_log_middleware(
             return await handler(req)
 
         # As they are here: what is inside may change them.
-        method, url = req.method, redact_url(req.url, query=not redact_query)
+        method, url = req.method, show_url(req.url)
         request_headers = {
-            name: ", ".join(req.headers.getall(name))
+            name: redact_text(
+                ", ".join(req.headers.getall(name)), query=not redact_query
+            )
             for name in shown
             if name in req.headers
         }
@@ -132,7 +167,7 @@ def request_log_middleware(
             status = response.status
             return response
         except BaseException as exc:
-            error = type(exc).__name__
+            error = error_name(req, exc)
             raise
         finally:
             duration = clock() - start
