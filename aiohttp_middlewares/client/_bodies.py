@@ -1,9 +1,18 @@
 """Sending a request again: its body, and the answer it got before."""
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import aiohttp
 from aiohttp import ClientRequest, ClientResponse, hdrs, payload
 
-from aiohttp_middlewares.client._timeouts import TimeIsUp, time_limit
+from aiohttp_middlewares.client._timeouts import (
+    TimeIsUp,
+    time_limit,
+    total_has_struck,
+)
 
 #: A body up to this size is read, which keeps the connection alive and the
 #: response readable. To read a larger one may take longer than to connect.
@@ -57,13 +66,47 @@ def prepare_again(req: ClientRequest) -> None:
     timeout strikes only once, and who was struck may have swallowed it or
     taken it for another.
     """
-    # Private until aiohttp has a public way to ask.
-    check = getattr(getattr(req, "_timer", None), "assert_timeout", None)
-    if check is not None:
-        check()
+    if total_has_struck(req):
+        raise asyncio.TimeoutError
     if hdrs.EXPECT in req.headers:
         # The wait for "100 Continue" ended with the first attempt.
-        req.update_expect_continue()
+        _method(req, "update_expect_continue")()
+
+
+def keep_cookies(req: ClientRequest, response: ClientResponse) -> None:
+    """Store the cookies of an answer that the caller will not see.
+
+    RFC 6265 3: any answer may set some. The next attempt bears them.
+    """
+    set_here = response.cookies
+    if not set_here:
+        return
+    jar = req.session.cookie_jar
+    jar.update_cookies(set_here, response.url)
+    kept = jar.filter_cookies(req.url)
+    # The others are there already, or the caller left them out.
+    _method(req, "update_cookies")(
+        {name: kept[name] for name in set_here if name in kept}
+    )
+
+
+def _method(req: ClientRequest, name: str) -> Any:
+    """Public in aiohttp 3, private from 4 on."""
+    return getattr(req, name, None) or getattr(req, f"_{name}")
+
+
+@contextmanager
+def held(response: ClientResponse | None) -> Iterator[None]:
+    """Close a response that is not handed on, as something was raised.
+
+    Nobody else can: it has not come out of the middlewares yet.
+    """
+    try:
+        yield
+    except BaseException:
+        if response is not None:
+            response.close()
+        raise
 
 
 async def discard(response: ClientResponse) -> None:

@@ -1,0 +1,94 @@
+"""How far a request came on its way: to the pool, to a connection, out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiohttp
+from aiohttp import ClientRequest
+from aiohttp.tracing import Trace
+
+from aiohttp_middlewares.client._timeouts import TimeLimit
+
+
+class Passage:
+    """The way of one attempt, as aiohttp's tracing tells it.
+
+    ``is_known`` is False when aiohttp does not tell, and then nothing else
+    says anything.
+    """
+
+    def __init__(self) -> None:
+        self.is_known = False
+        #: Waiting for a place in the pool of this session.
+        self.is_queued = False
+        #: Making a new connection: names, TCP, a tunnel, TLS.
+        self.is_dialling = False
+        #: There was a connection, so that something may have been sent.
+        self.is_connected = False
+        #: The last connection had served other requests before.
+        self.is_reused = False
+        #: A limit that does not count the wait for the pool.
+        self.limit: TimeLimit | None = None
+
+    @property
+    def has_sent_nothing(self) -> bool:
+        return self.is_known and not self.is_connected
+
+
+@contextmanager
+def followed(req: ClientRequest) -> Iterator[Passage]:
+    """Follow what is done with a request inside."""
+    passage = Passage()
+    # The list that the connector tells of its steps. A session's own traces
+    # cannot be added to from here, and this one is private.
+    traces = getattr(req, "_traces", None)
+    if not isinstance(traces, list):
+        yield passage
+        return
+    passage.is_known = True
+    trace = Trace(req.session, _CONFIG, passage)
+    traces.append(trace)
+    try:
+        yield passage
+    finally:
+        # The response has the same list, and tells it of each chunk.
+        traces.remove(trace)
+
+
+async def _queue(_: object, passage: Passage, __: object) -> None:
+    passage.is_queued = True
+    if passage.limit is not None:
+        passage.limit.pause()
+
+
+async def _leave_queue(_: object, passage: Passage, __: object) -> None:
+    passage.is_queued = False
+    if passage.limit is not None:
+        passage.limit.resume()
+
+
+async def _dial(_: object, passage: Passage, __: object) -> None:
+    passage.is_dialling = True
+
+
+async def _connect(_: object, passage: Passage, __: object) -> None:
+    passage.is_dialling = passage.is_reused = False
+    passage.is_connected = True
+
+
+async def _reuse(_: object, passage: Passage, __: object) -> None:
+    passage.is_connected = passage.is_reused = True
+
+
+def _config() -> aiohttp.TraceConfig:
+    config: aiohttp.TraceConfig = aiohttp.TraceConfig()
+    config.on_connection_queued_start.append(_queue)
+    config.on_connection_queued_end.append(_leave_queue)
+    config.on_connection_create_start.append(_dial)
+    config.on_connection_create_end.append(_connect)
+    config.on_connection_reuseconn.append(_reuse)
+    config.freeze()
+    return config
+
+
+_CONFIG = _config()
