@@ -66,8 +66,8 @@ breaker), inside of what counts a request once (logs, request ids).
 
 What fails while the caller reads the body is not repeated. A POST that was
 answered 429 is not either, although it was not executed: to list POST is to
-repeat also one whose answer was lost. aiohttp before 3.12.3 closes a file once it was sent; there files count among
-what cannot be sent again.
+repeat also one whose answer was lost. aiohttp before 3.12.3 closes a file
+once it was sent; there files count among what cannot be sent again.
 """
 
 import asyncio
@@ -149,8 +149,8 @@ def retry_middleware(
         that it may be executed twice.
     :param statuses: The status codes that are failures.
     :param base_delay: The longest delay before the second attempt, in
-        seconds; 0 is for none. It doubles with each attempt. What is waited is a random
-        part of it, so that many clients do not come back at once.
+        seconds; 0 is for none. It doubles with each attempt. What is waited
+        is a random part of it, so that many clients do not come back at once.
     :param max_delay: The longest delay of all, in seconds.
     :param deadline: How many seconds after the start of the first attempt
         the last one may start; None for no limit. It does not cut an
