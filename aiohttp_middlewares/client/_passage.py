@@ -19,8 +19,6 @@ class Passage:
 
     def __init__(self) -> None:
         self.is_known = False
-        #: Waiting for a place in the pool of this session.
-        self.is_queued = False
         #: Making a new connection: names, TCP, a tunnel, TLS.
         self.is_dialling = False
         #: There was a connection, so that something may have been sent.
@@ -56,28 +54,27 @@ def followed(req: ClientRequest) -> Iterator[Passage]:
 
 
 async def _queue(_: object, passage: Passage, __: object) -> None:
-    passage.is_queued = True
+    passage.is_dialling = False
     if passage.limit is not None:
         passage.limit.pause()
 
 
 async def _leave_queue(_: object, passage: Passage, __: object) -> None:
-    passage.is_queued = False
     if passage.limit is not None:
         passage.limit.resume()
 
 
 async def _dial(_: object, passage: Passage, __: object) -> None:
-    passage.is_dialling = True
+    passage.is_dialling, passage.is_reused = True, False
 
 
 async def _connect(_: object, passage: Passage, __: object) -> None:
-    passage.is_dialling = passage.is_reused = False
-    passage.is_connected = True
+    passage.is_connected, passage.is_dialling = True, False
 
 
 async def _reuse(_: object, passage: Passage, __: object) -> None:
     passage.is_connected = passage.is_reused = True
+    passage.is_dialling = False
 
 
 def _config() -> aiohttp.TraceConfig:
