@@ -157,10 +157,10 @@ async def test_timeout_is_a_failure_whoever_set_it_and_wherever_it_strikes(
         except TimeIsUp:
             raise aiohttp.ServerTimeoutError from None
 
-    outside = {
+    outside: dict[str, list[aiohttp.ClientMiddlewareType]] = {
         "attempt": [retry_middleware(1, attempt_timeout=0.05)],
         "deadline": [deadline],
-    }.get(limit, [])
+    }
     timeout = {
         "total": aiohttp.ClientTimeout(total=0.05),
         "connect": aiohttp.ClientTimeout(connect=0.05, sock_read=0.05),
@@ -168,7 +168,10 @@ async def test_timeout_is_a_failure_whoever_set_it_and_wherever_it_strikes(
     async with (
         raw_server(be_silent) as port,
         aiohttp.ClientSession(
-            middlewares=[*outside, circuit_breaker_middleware(failures=3)],
+            middlewares=[
+                *outside.get(limit, ()),
+                circuit_breaker_middleware(failures=3),
+            ],
             timeout=timeout,
             connector=aiohttp.TCPConnector(resolver=Resolver("hangs")),
         ) as session,
@@ -611,7 +614,7 @@ async def test_probe_without_an_outcome_gives_way_to_another(
 )
 @pytest.mark.parametrize("end", ["succeeds", "fails", "is cancelled"])
 async def test_probe_that_hangs_gives_way_to_another(
-    site: Site, clock: Clock, options: dict[str, float], wait: float, end: str
+    site: Site, clock: Clock, options: dict[str, Any], wait: float, end: str
 ) -> None:
     gate = asyncio.Event()
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 from aiohttp import ClientRequest
@@ -10,7 +12,7 @@ from aiohttp.tracing import Trace
 from aiohttp_middlewares.client._timeouts import TimeLimit
 
 
-class Passage:
+class Passage(SimpleNamespace):
     """The way of one attempt, as aiohttp's tracing tells it.
 
     ``is_known`` is False when aiohttp does not tell, and then nothing else
@@ -18,6 +20,7 @@ class Passage:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.is_known = False
         #: Making a new connection: names, TCP, a tunnel, TLS.
         self.is_dialling = False
@@ -53,26 +56,26 @@ def followed(req: ClientRequest) -> Iterator[Passage]:
         traces.remove(trace)
 
 
-async def _queue(_: object, passage: Passage, __: object) -> None:
+async def _queue(_: object, passage: Any, __: object) -> None:
     passage.is_dialling = False
     if passage.limit is not None:
         passage.limit.pause()
 
 
-async def _leave_queue(_: object, passage: Passage, __: object) -> None:
+async def _leave_queue(_: object, passage: Any, __: object) -> None:
     if passage.limit is not None:
         passage.limit.resume()
 
 
-async def _dial(_: object, passage: Passage, __: object) -> None:
+async def _dial(_: object, passage: Any, __: object) -> None:
     passage.is_dialling, passage.is_reused = True, False
 
 
-async def _connect(_: object, passage: Passage, __: object) -> None:
+async def _connect(_: object, passage: Any, __: object) -> None:
     passage.is_connected, passage.is_dialling = True, False
 
 
-async def _reuse(_: object, passage: Passage, __: object) -> None:
+async def _reuse(_: object, passage: Any, __: object) -> None:
     passage.is_connected = passage.is_reused = True
     passage.is_dialling = False
 
