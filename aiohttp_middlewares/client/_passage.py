@@ -1,7 +1,5 @@
 """How far a request came on its way: to the pool, to a connection, out."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,15 +11,18 @@ from aiohttp_middlewares.client._timeouts import TimeLimit
 
 
 class Passage(SimpleNamespace):
-    """The way of one attempt, as aiohttp's tracing tells it.
+    """The way of a request, followed from ``with`` on by aiohttp's tracing.
 
     ``is_known`` is False when aiohttp does not tell, and then nothing else
     says anything.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, req: ClientRequest) -> None:
         super().__init__()
-        self.is_known = False
+        # The list that the connector tells of its steps. A session's own
+        # traces cannot be added to from here, and this one is private.
+        self._traces = getattr(req, "_traces", None)
+        self.is_known = isinstance(self._traces, list)
         #: Making a new connection: names, TCP, a tunnel, TLS.
         self.is_dialling = False
         #: There was a connection, so that something may have been sent.
@@ -30,30 +31,24 @@ class Passage(SimpleNamespace):
         self.is_reused = False
         #: A limit that does not count the wait for the pool.
         self.limit: TimeLimit | None = None
+        self._session = req.session
+        self._trace: Trace | None = None
 
     @property
     def has_sent_nothing(self) -> bool:
         return self.is_known and not self.is_connected
 
+    def __enter__(self) -> "Passage":
+        if self.is_known:
+            self._trace = Trace(self._session, _CONFIG, self)
+            self._traces.append(self._trace)
+        return self
 
-@contextmanager
-def followed(req: ClientRequest) -> Iterator[Passage]:
-    """Follow what is done with a request inside."""
-    passage = Passage()
-    # The list that the connector tells of its steps. A session's own traces
-    # cannot be added to from here, and this one is private.
-    traces = getattr(req, "_traces", None)
-    if not isinstance(traces, list):
-        yield passage
-        return
-    passage.is_known = True
-    trace = Trace(req.session, _CONFIG, passage)
-    traces.append(trace)
-    try:
-        yield passage
-    finally:
+    def __exit__(self, *_: object) -> None:
         # The response has the same list, and tells it of each chunk.
-        traces.remove(trace)
+        if self.is_known:
+            self._traces.remove(self._trace)
+            self._trace = None  # no cycle
 
 
 async def _queue(_: object, passage: Any, __: object) -> None:

@@ -101,7 +101,7 @@ from aiohttp import (
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares.client._bodies import held
 from aiohttp_middlewares.client._origins import Origin, origin_of
-from aiohttp_middlewares.client._passage import Passage, followed
+from aiohttp_middlewares.client._passage import Passage
 from aiohttp_middlewares.client._redact import origin_text
 from aiohttp_middlewares.client._timeouts import is_timeout
 
@@ -168,7 +168,7 @@ def circuit_breaker_middleware(
             circuit.probed_until = began.at + probe_timeout
             began.probe = circuit.probes
 
-        with followed(req) as passage:
+        with Passage(req) as passage:
             try:
                 response = await handler(req)
             except BaseException as exc:
@@ -177,11 +177,11 @@ def circuit_breaker_middleware(
                 elif began.probe == circuit.probes:
                     circuit.probed_until = -math.inf  # the next may try
                 raise
-        with held(response):
-            if response.status in failing:
+        if response.status in failing:
+            with held(response):
                 note_failure(origin, circuit, began)
-            elif circuit.failures:
-                note_success(origin, circuit)
+        elif circuit.failures:
+            note_success(origin, circuit)
         return response
 
     def note_success(origin: Origin, circuit: _Circuit) -> None:

@@ -12,7 +12,7 @@ from yarl import URL
 
 from aiohttp_middlewares.client._bodies import is_replayable
 from aiohttp_middlewares.client._errors import FinalError, caused_by
-from aiohttp_middlewares.client._passage import Passage, followed
+from aiohttp_middlewares.client._passage import Passage
 from aiohttp_middlewares.client._redact import redact_url
 from aiohttp_middlewares.client._retry_after import retry_after
 from aiohttp_middlewares.client._timeouts import TimeIsUp, time_limit
@@ -44,7 +44,7 @@ class RetryExhausted(aiohttp.ClientConnectionError):
         return f"Sent {self.attempts} {times}, at last: {name}"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Attempt:
     """One sending of a request; ``number`` counts from 1."""
 
@@ -118,7 +118,7 @@ async def send(
 ) -> Attempt:
     """Send a request; the wait for the pool is not part of ``timeout``."""
     error: Exception
-    with followed(req) as passage:
+    with Passage(req) as passage:
         try:
             if timeout is None:
                 return Attempt(req, number, passage, await handler(req))
