@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -86,6 +86,39 @@ async def serve() -> AsyncIterator[Site]:
     async with TestServer(app) as server:
         site.server = server
         yield site
+
+
+@contextlib.asynccontextmanager
+async def raw_server(
+    talk: Callable[
+        [asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]
+    ],
+) -> AsyncIterator[int]:
+    """A server that knows no HTTP; its port."""
+    tasks: set[asyncio.Task[object]] = set()
+
+    async def run(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        broken = (asyncio.CancelledError, ConnectionError, EOFError)
+        with contextlib.suppress(*broken):
+            await talk(reader, writer)
+        writer.close()
+        with contextlib.suppress(*broken):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(run, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
 
 async def drop(request: web.Request) -> web.Response:

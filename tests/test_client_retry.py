@@ -5,6 +5,7 @@ import contextlib
 import gc
 import gzip
 import io
+import itertools
 import logging
 import os
 import random
@@ -14,24 +15,37 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
-from client_site import MEGABYTE, Naps, Site, drop, hang, serve, session_with
+from client_site import (
+    MEGABYTE,
+    Naps,
+    Site,
+    drop,
+    hang,
+    raw_server,
+    serve,
+    session_with,
+)
 from hypothesis import example, given
 from hypothesis import strategies as st
+from live import eventually
 
 from aiohttp_middlewares.client import (
     RetryBudget,
     RetryEvent,
     RetryExhausted,
     _bodies,
+    _timeouts,
     retry_middleware,
 )
-from aiohttp_middlewares.client.retry import parse_retry_after
+from aiohttp_middlewares.client._retry_after import parse_retry_after
+from aiohttp_middlewares.client._timeouts import TimeLimit
 
 REWINDS_FILES = hasattr(
     aiohttp.payload.IOBasePayload, "_set_or_restore_start_position"
@@ -122,6 +136,61 @@ async def test_connection_lost_in_the_pool_is_made_anew(site: Site) -> None:
                 assert response.status == 200
             await asyncio.sleep(0)
             await site.hang_up()
+
+
+async def dropped_while_idle(
+    site: Site, retry: aiohttp.ClientMiddlewareType, **kwargs: Any
+) -> int:
+    """A request on a connection that the server forgot long ago."""
+    site.answers = [200, drop, 200]
+    async with session_with(retry) as session:
+        assert await ask(session, site) == 200
+        async with session.put(site.url, **kwargs) as response:
+            return response.status
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"attempts": 1}, id="no attempt left"),
+        pytest.param({"methods": ["GET"]}, id="another method"),
+        pytest.param({"budget": RetryBudget(0.1, cost=0.1)}, id="no budget"),
+        pytest.param({"clock": itertools.count(0, 99).__next__}, id="too late"),
+    ],
+)
+async def test_stale_connection_is_replaced_where_nothing_may_be_repeated(
+    site: Site, options: dict[str, Any]
+) -> None:
+    """As without the middleware: that much aiohttp does by itself."""
+    if isinstance(budget := options.get("budget"), RetryBudget):
+        budget.withdraw()
+    assert await dropped_while_idle(site, quick(**options)) == 200
+    assert site.count == 3
+
+
+async def test_stale_connection_is_not_replaced_for_a_body_that_is_gone(
+    site: Site,
+) -> None:
+    with pytest.raises(RetryExhausted, match=r"^Sent 1 time,"):
+        await dropped_while_idle(site, quick(1), data=generate())
+    assert site.count == 2
+
+
+async def test_stale_connection_is_like_any_where_aiohttp_does_not_tell(
+    site: Site,
+) -> None:
+    async def hide(
+        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        req._traces = ()  # type: ignore[assignment]
+        return await handler(req)
+
+    site.answers = [200, drop, 200]
+    retry = quick(1, attempt_timeout=5)
+    async with aiohttp.ClientSession(middlewares=[hide, retry]) as session:
+        assert await ask(session, site) == 200
+        with pytest.raises(RetryExhausted):
+            await ask(session, site)
 
 
 async def test_refused_connection_is_tried_three_times_and_raised() -> None:
@@ -340,6 +409,62 @@ async def test_attempt_timeout_of_the_last_attempt_is_raised(
     assert site.methods == ["GET", "GET", "POST"]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_attempt_timeout_does_not_count_the_wait_for_the_pool(
+    site: Site, method: str
+) -> None:
+    gate = asyncio.Event()
+
+    async def hold(request: web.Request) -> web.Response:
+        await gate.wait()
+        return web.Response()
+
+    site.answers = [hold, 200]
+    connector = aiohttp.TCPConnector(limit=1)
+    limits: list[TimeLimit] = []
+
+    async def look(
+        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        limits.extend(_timeouts._LIMITS.get())
+        return await handler(req)
+
+    middlewares = [quick(attempt_timeout=5), look]
+    async with aiohttp.ClientSession(
+        middlewares=middlewares, connector=connector
+    ) as session:
+        first = asyncio.ensure_future(session.get(site.url, middlewares=()))
+        await site.until(1)
+        second = asyncio.ensure_future(session.request(method, site.url))
+        await eventually(lambda: connector._waiters)
+        assert limits[0]._timer is None
+        assert 0 < limits[0]._left <= 5
+        gate.set()
+        async with await first, await second as response:
+            assert response.status == 200
+    assert site.count == 2
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_attempt_timeout_before_there_is_a_connection_repeats_any_method(
+    method: str,
+) -> None:
+    connections = 0
+
+    async def be_silent(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        nonlocal connections
+        connections += 1
+        await reader.read()
+
+    retry = quick(attempt_timeout=0.05)
+    async with raw_server(be_silent) as port, session_with(retry) as session:
+        with pytest.raises(aiohttp.ConnectionTimeoutError, match=r"0\.05"):
+            await session.request(method, f"https://127.0.0.1:{port}/")
+    assert connections == 3
+
+
 async def test_cancellation_ends_the_delay(site: Site) -> None:
     site.answers = [503]
     asleep = asyncio.Event()
@@ -418,6 +543,40 @@ async def test_retry_after_in_seconds_is_waited(site: Site) -> None:
     assert await waits(site, [answer, answer, 200]) == [2.1, 2.1]
 
 
+async def test_retry_after_in_fractions_of_seconds_is_waited(
+    site: Site,
+) -> None:
+    answer = (429, {"Retry-After": "1.5"}, b"")
+    assert await waits(site, [answer, 200]) == [1.6]
+
+
+@pytest.mark.parametrize("ahead", [-3600, 3600])
+async def test_retry_after_as_a_date_is_one_of_the_clock_of_the_server(
+    site: Site, ahead: float
+) -> None:
+    now = datetime.now(timezone.utc) + timedelta(seconds=ahead)
+    headers = {
+        "Date": format_datetime(now, usegmt=True),
+        "Retry-After": format_datetime(now + timedelta(seconds=5), usegmt=True),
+    }
+    assert await waits(site, [(503, headers, b""), 200]) == [5.1]
+
+
+async def test_retry_after_as_a_date_beside_a_date_that_is_none(
+    site: Site,
+) -> None:
+    date = datetime.now(timezone.utc) + timedelta(seconds=20)
+    retry_after = format_datetime(date, usegmt=True)
+    headers = {"Date": "today", "Retry-After": retry_after}
+    (found,) = await waits(site, [(503, headers, b""), 200])
+    assert 17 < found <= 20.1
+
+
+async def test_delay_may_be_nothing(site: Site) -> None:
+    assert await waits(site, [503], base_delay=0) == [0, 0]
+    assert await waits(site, [503], max_delay=0) == [0, 0]
+
+
 @pytest.mark.parametrize(
     "form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT",
              "%a %b %d %H:%M:%S %Y"],
@@ -445,7 +604,9 @@ async def test_retry_after_a_date_too_far_ends_it_at_once(site: Site) -> None:
     assert await waits(site, [answer], max_retry_after=4000, deadline=9999)
 
 
-@pytest.mark.parametrize("value", ["soon", "-5", "1.5", "", "1, 2"])
+@pytest.mark.parametrize(
+    "value", ["soon", "-5", "1.5s", ".5", "5.", "", "1, 2"]
+)
 async def test_retry_after_that_makes_no_sense_is_ignored(
     site: Site, value: str
 ) -> None:
@@ -544,6 +705,15 @@ async def test_success_refills_the_budget_and_failure_does_not(
             assert site.count == count
 
 
+async def test_budget_may_be_all_that_there_is(site: Site) -> None:
+    retry = quick(2, budget=RetryBudget(1, refund=0))
+    async with session_with(retry) as session:
+        for answers, count in (([503, 200], 2), ([200], 1), ([503], 1)):
+            site.answers, site.methods = list(answers), []
+            await ask(session, site)
+            assert site.count == count
+
+
 async def test_middlewares_do_not_share_a_budget_unless_told(
     site: Site,
 ) -> None:
@@ -612,6 +782,91 @@ async def test_connection_is_free_before_the_delay_and_the_hook(
     ):
         pass
     assert site.count == 3 + 2 * 2
+
+
+async def endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(status=503)
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await response.write(b"x" * 1000)
+            await asyncio.sleep(0.02)
+    return response
+
+
+@pytest.mark.parametrize("end", ["cancelled", "total timeout", "a hook's own"])
+async def test_response_is_closed_when_retry_if_does_not_come_back(
+    site: Site, end: str
+) -> None:
+    asked = asyncio.Event()
+
+    async def retry_if(event: RetryEvent) -> bool:
+        asked.set()
+        if end == "a hook's own":
+            raise asyncio.CancelledError
+        await asyncio.sleep(30)
+        return False
+
+    site.answers = [endless]
+    retry = quick(retry_if=retry_if, statuses=[500])
+    total = 0.1 if end == "total timeout" else 30
+    connector = aiohttp.TCPConnector(limit=1)
+    async with session_with(
+        retry,
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=total),
+    ) as session:
+        task = asyncio.ensure_future(session.get(site.url))
+        await asked.wait()
+        if end == "cancelled":
+            task.cancel()
+        with pytest.raises((asyncio.CancelledError, asyncio.TimeoutError)):
+            await task
+        assert not connector._acquired
+
+
+@pytest.mark.parametrize("option", ["clock", "rng"])
+async def test_response_is_closed_when_an_option_raises(
+    site: Site, option: str
+) -> None:
+    results = iter([0.0] if option == "clock" else [])
+
+    def fail() -> float:
+        for number in results:
+            return number
+        raise ZeroDivisionError
+
+    site.answers = [endless]
+    connector = aiohttp.TCPConnector(limit=1)
+    retry = quick(**{option: fail})
+    async with session_with(retry, connector=connector) as session:
+        with pytest.raises(ZeroDivisionError):
+            await session.get(site.url)
+        assert not connector._acquired
+
+
+async def test_cookie_of_an_answer_in_between_is_stored_and_borne(
+    site: Site,
+) -> None:
+    seen: list[dict[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(dict(request.cookies))
+        if len(seen) == 2:
+            return web.Response()
+        response = web.Response(status=503)
+        response.set_cookie("node", "b")
+        response.set_cookie("elsewhere", "c", path="/elsewhere")
+        return response
+
+    site.answers = [answer]
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with session_with(quick(), cookie_jar=jar) as session:
+        own = {"own": "a", "node": "a"}
+        async with session.get(site.url, cookies=own) as response:
+            assert response.status == 200
+    assert seen == [own, {"own": "a", "node": "b"}]
+    assert {cookie.key for cookie in jar} == {"node", "elsewhere"}
 
 
 async def test_twenty_requests_share_ten_connections(site: Site) -> None:
@@ -871,6 +1126,16 @@ async def test_json_and_expect_continue_are_replayed(site: Site) -> None:
     assert site.bodies == [b'{"a": 1}'] * 3
 
 
+def test_request_is_made_ready_by_what_the_next_aiohttp_calls_private() -> None:
+    calls: list[str] = []
+    request: Any = SimpleNamespace(
+        headers={"Expect": "100-continue"},
+        _update_expect_continue=lambda: calls.append("expect"),
+    )
+    _bodies.prepare_again(request)
+    assert calls == ["expect"]
+
+
 async def test_body_is_replayed_after_expect_continue_was_refused(
     site: Site,
 ) -> None:
@@ -1037,6 +1302,36 @@ async def test_retry_if_widens_neither_methods_nor_attempts(
         assert site.count == 4
 
 
+async def test_retry_if_may_repeat_any_method_when_nothing_was_sent(
+    site: Site,
+) -> None:
+    class NoToken(Exception):
+        pass
+
+    tokens = iter([NoToken, None, None, NoToken])
+
+    async def fetch(
+        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if (error := next(tokens)) is not None:
+            raise error
+        response = await handler(req)
+        if response.status == 401:
+            response.release()
+            raise NoToken
+        return response
+
+    retry = quick(retry_if=lambda e: isinstance(e.exception, NoToken))
+    async with aiohttp.ClientSession(middlewares=[retry, fetch]) as session:
+        async with session.post(site.url) as response:
+            assert response.status == 200
+        assert site.count == 1
+        site.answers = [401]
+        with pytest.raises(NoToken):  # here it was sent
+            await session.post(site.url)
+        assert site.count == 2
+
+
 async def test_retry_if_is_not_asked_about_what_is_a_failure_anyhow(
     site: Site,
 ) -> None:
@@ -1122,8 +1417,93 @@ async def test_answer_that_is_no_http_is_not_repeated() -> None:
     assert connections == 1
 
 
+# What is behind a proxy
+# ======================
+
+
+@contextlib.asynccontextmanager
+async def proxy(status: int, fields: str = "") -> AsyncIterator[list[str]]:
+    """One that cannot make a tunnel; what it was asked for."""
+    asked: list[str] = []
+
+    async def answer(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head.decode().split(" ")[0])
+        writer.write(
+            f"HTTP/1.1 {status} No\r\n{fields}"
+            "Content-Length: 0\r\n\r\n".encode()
+        )
+        await writer.drain()
+
+    async with raw_server(answer) as port:
+        asked.append(f"http://127.0.0.1:{port}")
+        yield asked
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("status", "count"), [(502, 3), (503, 3), (504, 3), (403, 1), (407, 1)]
+)
+async def test_tunnel_that_may_be_there_in_a_moment_is_asked_for_again(
+    method: str, status: int, count: int
+) -> None:
+    async with proxy(status) as asked, session_with(quick()) as session:
+        with pytest.raises(aiohttp.ClientHttpProxyError) as caught:
+            await session.request(method, "https://a.example", proxy=asked[0])
+    assert caught.value.status == status
+    assert asked[1:] == ["CONNECT"] * count
+
+
+async def test_retry_after_of_a_proxy_is_waited() -> None:
+    naps = Naps()
+    retry = retry_middleware(2, sleep=naps, rng=lambda: 0)
+    async with (
+        proxy(503, "Retry-After: 7\r\n") as asked,
+        session_with(retry) as session,
+    ):
+        with pytest.raises(aiohttp.ClientHttpProxyError):
+            await session.get("https://a.example", proxy=asked[0])
+    assert naps.taken == [7]
+
+
 # What is said
 # ============
+
+
+async def test_error_that_ends_it_tells_of_the_failures_before(
+    site: Site,
+) -> None:
+    class Opened(aiohttp.ClientError):
+        pass
+
+    async def breaker(
+        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if site.count == 2:
+            raise Opened
+        return await handler(req)
+
+    for second, kind in (
+        (503, aiohttp.ClientResponseError),
+        (drop, aiohttp.ServerDisconnectedError),
+    ):
+        site.answers, site.methods = [503, second], []
+        async with aiohttp.ClientSession(
+            middlewares=[quick(5), breaker]
+        ) as session:
+            with pytest.raises(Opened) as caught:
+                await session.get(
+                    f"{site.url}?token=hush", headers={"X-Api-Key": "hush"}
+                )
+        cause = caught.value.__cause__
+        assert isinstance(cause, kind)
+        assert caught.value.__context__ is cause
+        assert "hush" not in f"{cause} {cause!r}"
+        if isinstance(cause, aiohttp.ClientResponseError):
+            assert cause.status == 503
+            assert f"{site.url}?token=***" in str(cause)
 
 
 async def test_log_and_exception_hold_no_secrets(
@@ -1193,12 +1573,13 @@ async def test_defaults_really_sleep(site: Site) -> None:
         ({"attempts": "3"}, TypeError, "a whole number, 1 or more"),
         ({"methods": ["GET,PUT"]}, ValueError, r"did you mean \['GET', "),
         ({"methods": 5}, TypeError, "HTTP methods"),
+        ({"methods": "POST"}, TypeError, r"did you mean \['POST'\]\?"),
         ({"statuses": 503}, TypeError, "a collection of HTTP status codes"),
         ({"statuses": ["503"]}, TypeError, "HTTP status codes"),
         ({"statuses": [True]}, TypeError, "HTTP status codes"),
         ({"statuses": [99]}, ValueError, "100 to 599"),
         ({"statuses": [600]}, ValueError, "100 to 599"),
-        ({"base_delay": 0}, ValueError, "a positive, finite number"),
+        ({"base_delay": -1}, ValueError, "a positive, finite number"),
         ({"max_delay": float("inf")}, ValueError, "a positive, finite number"),
         ({"max_retry_after": None}, TypeError, "a number of seconds"),
         ({"deadline": -1}, ValueError, "a positive, finite number"),
@@ -1227,7 +1608,10 @@ def test_wrong_option_is_refused_in_a_sentence(
         ({"tokens": 0}, ValueError, "a positive number"),
         ({"tokens": "1"}, TypeError, "a positive number"),
         ({"cost": float("nan")}, ValueError, "a positive number"),
-        ({"refund": True}, TypeError, "a positive number"),
+        ({"refund": True}, TypeError, "a number, 0 or more"),
+        ({"refund": -1}, ValueError, "a number, 0 or more"),
+        ({"cost": 0}, ValueError, "a positive number"),
+        ({"tokens": float("inf")}, ValueError, "a positive number"),
         ({"cost": 101}, ValueError, "no more than the tokens"),
     ],
 )

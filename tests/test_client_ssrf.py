@@ -5,7 +5,7 @@ import contextlib
 import socket
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Awaitable, Callable, Iterator
-from ipaddress import IPv4Network, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -25,7 +25,8 @@ from aiohttp_middlewares.client import (
     ssrf_middleware,
     ssrf_session,
 )
-from aiohttp_middlewares.client import ssrf as ssrf_module
+from aiohttp_middlewares.client.ssrf._addresses import canonical
+from aiohttp_middlewares.client.ssrf._policy import broken_rule, permits
 
 #: The only addresses that may ever be dialled here. It is a list, and not a
 #: rule, so that it cannot share a mistake with the code.
@@ -689,14 +690,14 @@ def test_denied_network_wins_over_all() -> None:
         allow_networks=["10.0.0.0/8", IPv4Network("8.8.8.0/24")],
         deny_networks=["10.1.0.0/16", "8.8.8.8", "2606:4700::/32"],
     )
-    assert ssrf_module._permits(policy, "10.2.0.1")
-    assert ssrf_module._permits(policy, "::ffff:10.2.0.1")
-    assert ssrf_module._permits(policy, "8.8.4.4")
+    assert permits(policy, "10.2.0.1")
+    assert permits(policy, "::ffff:10.2.0.1")
+    assert permits(policy, "8.8.4.4")
     for address in (
         "10.1.0.1", "8.8.8.8", "::ffff:8.8.8.8", "64:ff9b::808:808",
         "2606:4700::1111",
     ):  # fmt: skip
-        assert not ssrf_module._permits(policy, address)
+        assert not permits(policy, address)
 
 
 @pytest.mark.parametrize(
@@ -729,6 +730,124 @@ async def test_rule_of_the_policy_is_kept(
         with pytest.raises(SSRFError) as caught:
             await session.get(url)
     assert caught.value.reason == reason
+    assert wire.dialled == []
+
+
+@pytest.mark.parametrize("rule", ["1.1.1.1", "0x1.65793", "::ffff:1.1.1.1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "1.1.1.1",
+        "1.1.1.1.",
+        "1.65793",
+        "1.1.257",
+        "16843009",
+        "0100200401",
+        "01.0x1.0x1.01",
+        "0X01010101",
+        "[::ffff:1.1.1.1]",
+        "[::FFFF:101:101]",
+        "[64:ff9b::1.1.1.1]",
+        "[2600::5efe:1.1.1.1]",
+    ],
+)
+async def test_denied_ipv4_host_is_known_in_every_spelling(
+    wire: Wire, rule: str, host: str
+) -> None:
+    async with ssrf_session(SSRFPolicy(deny_hosts=[rule])) as session:
+        with pytest.raises(SSRFError) as caught:
+            await session.get(URL(f"http://{host}/", encoded=True))
+        assert caught.value.reason == "host"
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get("http://93.184.216.34/")
+    assert wire.dialled == ["93.184.216.34"]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["1.2.3.4.5", "256.1.1.1", "1.2.3.256", "4294967296", "0x", "0x.0x",
+     "08.1.1.1", f"{'0' * 70}1.1.1.1", "1..1"],
+)  # fmt: skip
+def test_what_spells_out_no_address_is_left_as_it_is(host: str) -> None:
+    found = canonical(host)
+    assert found == host or found == "0.0.0.0"
+    assert not permits(SSRFPolicy(), host)
+
+
+@given(st.ip_addresses(v=4), st.sampled_from("doh"), st.integers(1, 4))
+def test_ipv4_is_read_as_it_was_written(
+    address: IPv4Address, base: str, parts: int
+) -> None:
+    packed = address.packed
+    last = int.from_bytes(packed[parts - 1 :], "big")
+    write = {"d": "{}", "o": "0{:o}", "h": "0x{:x}"}[base].format
+    text = ".".join(map(write, [*packed[: parts - 1], last]))
+    assert canonical(text) == str(address)
+
+
+WILD = "*.public.example"
+
+
+@pytest.mark.parametrize(
+    ("policy", "host", "is_refused"),
+    [
+        (SSRFPolicy(deny_hosts=[WILD]), "a.public.example", True),
+        (SSRFPolicy(deny_hosts=[WILD]), "a.b.PUBLIC.example.", True),
+        (SSRFPolicy(deny_hosts=[WILD]), "public.example", False),
+        (SSRFPolicy(deny_hosts=[WILD]), "notpublic.example", False),
+        (SSRFPolicy(deny_hosts=["public.example"]), "a.public.example", False),
+        (SSRFPolicy(deny_hosts=["*.BÜCHER.example."]),
+         "a.xn--bcher-kva.example", True),
+        (SSRFPolicy(allow_hosts=[WILD]), "a.public.example", False),
+        (SSRFPolicy(allow_hosts=[WILD]), "public.example", True),
+        (SSRFPolicy(allow_hosts=[WILD, "1.1.1.1"]), "1.1.1.1", False),
+        (SSRFPolicy(allow_hosts=[WILD, "1.1.1.1"]), "[::ffff:1.1.1.1]", False),
+        (SSRFPolicy(allow_hosts=[WILD, "1.1.1.1"]), "1.1.1.2", True),
+        (SSRFPolicy(), ".".join(["a"] * 127), False),
+        (SSRFPolicy(), ".".join(["a"] * 128), True),
+    ],
+)  # fmt: skip
+def test_hosts_are_listed_by_name_or_all_below_one(
+    policy: SSRFPolicy, host: str, is_refused: bool
+) -> None:
+    broken = broken_rule(policy, URL(f"http://{host}/"), None)
+    assert broken == (("host", None) if is_refused else None)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_permitted"),
+    [
+        ("2600:1f00::5efe:a9fe:a9fe", False),
+        ("2600:1f00::200:5efe:7f00:1", False),
+        ("2600:1f00::5efe:1.1.1.1", True),
+        ("2600:1f00::100:5efe:7f00:1", True),  # not ISATAP
+        ("2600:1f00::5efe:10.1.1.1", True),  # by allow_networks
+        ("2600:1f00::5efe:9.9.9.9", False),  # by deny_networks
+        ("fe80::5efe:1.1.1.1", False),
+        ("fd00::5efe:1.1.1.1", False),
+        ("2002::5efe:1.1.1.1", False),
+    ],
+)
+def test_isatap_address_is_judged_by_its_ipv4(
+    address: str, is_permitted: bool
+) -> None:
+    policy = SSRFPolicy(
+        allow_networks=["10.0.0.0/8"], deny_networks=["9.0.0.0/8"]
+    )
+    assert permits(policy, address) is is_permitted
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "gopher://a.example/", "notaurl", "http://"]
+)
+async def test_what_is_no_url_is_refused_by_aiohttp_before_anything_is_asked(
+    wire: Wire, url: str
+) -> None:
+    async with ssrf_session(SSRFPolicy()) as session:
+        with pytest.raises((aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError)):
+            await session.get(url)
+    assert issubclass(aiohttp.NonHttpUrlClientError, aiohttp.ClientError)
+    assert issubclass(aiohttp.InvalidURL, aiohttp.ClientError)
     assert wire.dialled == []
 
 
@@ -836,12 +955,12 @@ def test_ipv6_is_global_unicast_or_stands_for_ipv4(
     address: IPv6Address,
 ) -> None:
     policy = SSRFPolicy()
-    if not ssrf_module._permits(policy, str(address)):
+    if not permits(policy, str(address)):
         return
     low = ip_address(int(address) & 0xFFFFFFFF)
     high = int(address) >> 32
     if high in (0xFFFF, 0x64FF9B << 64):
-        assert ssrf_module._permits(policy, str(low))
+        assert permits(policy, str(low))
     else:
         assert int(address) >> 125 == 1
 
@@ -851,7 +970,7 @@ def test_ipv4_that_python_calls_private_is_refused(address: Any) -> None:
     # Python's own table is shorter than ours on every version, but for the
     # anycast addresses in 192.0.0.0/24.
     if not address.is_global or address.is_multicast:
-        assert not ssrf_module._permits(SSRFPolicy(), str(address))
+        assert not permits(SSRFPolicy(), str(address))
 
 
 @given(st.text(max_size=30))
@@ -860,7 +979,7 @@ def test_ipv4_that_python_calls_private_is_refused(address: Any) -> None:
 @example("::ffff:1.1.1.1%0")
 @example("01.1.1.1")
 def test_what_is_no_canonical_address_is_not_permitted(text: str) -> None:
-    if ssrf_module._permits(SSRFPolicy(), text):
+    if permits(SSRFPolicy(), text):
         assert socket.getaddrinfo(text, 80, flags=socket.AI_NUMERICHOST)
         assert ip_address(text)
 
@@ -888,7 +1007,9 @@ def test_what_is_no_canonical_address_is_not_permitted(text: str) -> None:
         ({"allow_hosts": ["http://a.example"]}, ValueError, "host names"),
         ({"allow_hosts": ["a.example:80"]}, ValueError, "host names"),
         ({"allow_hosts": ["a.example/x"]}, ValueError, "host names"),
-        ({"deny_hosts": ["*.example"]}, ValueError, "host names"),
+        ({"deny_hosts": ["*"]}, ValueError, "host names"),
+        ({"deny_hosts": ["*.0.0.1"]}, ValueError, "host names"),
+        ({"deny_hosts": ["a.*.example"]}, ValueError, "host names"),
         ({"deny_hosts": ["me@a.example"]}, ValueError, "host names"),
         ({"deny_hosts": [""]}, TypeError, "non-empty strings"),
         ({"allow_proxies": "http://p:3128"}, TypeError, "did you mean"),
@@ -926,6 +1047,44 @@ async def test_foreign_connector_is_refused() -> None:
             ssrf_session(policy, connector=other)
     async with ssrf_session(policy, connector=SSRFConnector(policy)) as session:
         assert isinstance(session.connector, SSRFConnector)
+
+
+def test_connector_is_made_before_its_loop_runs(wire: Wire) -> None:
+    loop = asyncio.new_event_loop()
+    connector = SSRFConnector(SSRFPolicy(), loop=loop)
+
+    async def main() -> None:
+        async with ssrf_session(SSRFPolicy(), connector=connector) as session:
+            with pytest.raises(SSRFError):
+                await session.get("http://ten.example/")
+
+    loop.run_until_complete(main())
+    loop.close()
+
+
+async def test_connector_closes_the_resolver_that_it_made(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+
+    class Own(aiohttp.ThreadedResolver):
+        async def close(self) -> None:
+            closed.append("own")
+
+    class Theirs(aiohttp.ThreadedResolver):
+        async def close(self) -> None:
+            closed.append("theirs")
+
+    monkeypatch.setattr(aiohttp, "DefaultResolver", Own)
+    for connector in (
+        SSRFConnector(SSRFPolicy()),
+        SSRFConnector(SSRFPolicy(), resolver=Theirs()),
+    ):
+        async with ssrf_session(SSRFPolicy(), connector=connector) as session:
+            for name in ("ten.example", "private.example"):
+                with pytest.raises(SSRFError):
+                    await session.get(f"http://{name}/")
+    assert closed == ["own"]
 
 
 def test_policies_are_equal_and_hashable_by_value() -> None:

@@ -49,23 +49,46 @@ when they are left alone.
 Each origin has a circuit. After ``failures`` failures in a row it opens: no
 request is sent for ``reset`` seconds. Then one is, the probe, and the others
 still fail at once; when the probe succeeds the circuit is closed, and when it
-fails the time starts anew.
+fails the time starts anew. A probe that has no outcome within
+``probe_timeout`` seconds gives way to another one.
+
+A failure is
+
+* one of ``statuses``;
+* a connection that cannot be made, or breaks before there is an answer;
+* a timeout, whoever set it: the session (the total one as well), the
+  ``attempt_timeout`` of a :doc:`retry middleware </client/retry>` outside, a
+  deadline.
+
+None is what says nothing of the origin: a caller who gives up, for whom
+:func:`asyncio.timeout` around the call is as good as ``task.cancel()``; a
+connection of the pool that was closed while it was idle; the wait for a place
+in the pool of the session; a proxy; a resolver that fails; this machine out of
+descriptors, ports or networks.
+
+Failures of requests that overlap are one, unless they began and ended a tenth
+of a second apart: a restart that cuts eight requests is one event. What began
+before the circuit opened, or closed, no longer counts, however it ends.
 
 **Order**
 
 Inside of a retry middleware, which so learns of each failure and does not
-repeat :class:`CircuitOpenError`.
+repeat :class:`CircuitOpenError`. That exception has what the attempt before
+it came to as its ``__cause__``.
 
 **Limits**
 
 The circuits are those of one process. An origin that has not failed for ten
-times ``reset`` is forgotten.
+times ``reset`` is forgotten. Over plain http a proxy answers in the place of
+the origin, and its 502 counts.
 """
 
-import asyncio
+import errno
+import math
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import aiohttp
 from aiohttp import (
@@ -76,8 +99,11 @@ from aiohttp import (
 )
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares.client._bodies import held
 from aiohttp_middlewares.client._origins import Origin, origin_of
+from aiohttp_middlewares.client._passage import Passage
 from aiohttp_middlewares.client._redact import origin_text
+from aiohttp_middlewares.client._timeouts import is_timeout
 
 __all__ = (
     "DEFAULT_STATUSES",
@@ -92,6 +118,7 @@ def circuit_breaker_middleware(
     *,
     failures: int = 5,
     reset: float = 30.0,
+    probe_timeout: float | None = None,
     statuses: Collection[int] = DEFAULT_STATUSES,
     clock: Callable[[], float] = time.monotonic,
 ) -> ClientMiddlewareType:
@@ -100,9 +127,10 @@ def circuit_breaker_middleware(
     :param failures: After how many failures in a row the circuit of an
         origin opens; by default 5.
     :param reset: How many seconds it stays open; by default 30.
-    :param statuses: The status codes that are failures. Connections that are
-        refused or break, and timeouts, are failures as well; a cancelled
-        request is not.
+    :param probe_timeout: After how many seconds without an outcome of the
+        probe another one is sent. It does not cut the probe. None, the
+        default, is for as many as ``reset``.
+    :param statuses: The status codes that are failures.
     :param clock: The time in seconds.
     :raises TypeError: For an option of another type.
     :raises ValueError: For a number out of range, or no status.
@@ -112,70 +140,171 @@ def circuit_breaker_middleware(
     what = "circuit_breaker_middleware"
     options.integer(f"{what} failures", failures, minimum=1)
     options.seconds(f"{what} reset", reset)
+    if probe_timeout is None:
+        probe_timeout = reset
+    options.seconds(f"{what} probe_timeout", probe_timeout)
     failing = options.statuses(f"{what} statuses", statuses)
     options.function(f"{what} clock", clock)
 
+    # A result counts for the circuit with which its request began, and for
+    # nothing once the origin has another.
+    current: WeakValueDictionary[Origin, _Circuit] = WeakValueDictionary()
     # Only of origins that failed, those that did so last at the end.
-    circuits: dict[Origin, _Circuit] = {}
+    failed: dict[Origin, _Circuit] = {}
 
     async def circuit_breaker(
         req: ClientRequest, handler: ClientHandlerType
     ) -> ClientResponse:
         origin = origin_of(req.url)
-        circuit = circuits.get(origin)
-        is_probe = False
-        if circuit is not None and circuit.failures >= failures:
-            left = circuit.failed_at + reset - clock()
-            if left > 0 or circuit.is_probed:
-                # While there is a probe, its outcome may mean another wait.
-                wait = left if left > 0 else reset
-                raise CircuitOpenError(wait, origin_text(req.url))
-            is_probe = circuit.is_probed = True
+        circuit = current.get(origin)
+        if circuit is None:
+            circuit = current[origin] = _Circuit()
+        began = _Beginning(clock(), circuit.events)
+        if circuit.is_open:
+            left = circuit.left(began.at, reset)
+            if left > 0:
+                raise CircuitOpenError(left, origin_text(req.url))
+            circuit.probes += 1
+            circuit.probed_until = began.at + probe_timeout
+            began.probe = circuit.probes
 
-        try:
-            response = await handler(req)
-        except (aiohttp.ClientConnectionError, asyncio.TimeoutError):
-            note_failure(origin, is_probe)
-            raise
-        finally:
-            if is_probe and circuit is not None:
-                circuit.is_probed = False
+        with Passage(req) as passage:
+            try:
+                response = await handler(req)
+            except BaseException as exc:
+                if _blames_origin(req, exc, passage):
+                    note_failure(origin, circuit, began)
+                elif began.probe == circuit.probes:
+                    circuit.probed_until = -math.inf  # the next may try
+                raise
         if response.status in failing:
-            note_failure(origin, is_probe)
-        else:
-            circuits.pop(origin, None)
+            with held(response):
+                note_failure(origin, circuit, began)
+        elif circuit.failures:
+            note_success(origin, circuit)
         return response
 
-    def note_failure(origin: Origin, is_probe: bool) -> None:
+    def note_success(origin: Origin, circuit: _Circuit) -> None:
+        if current.get(origin) is circuit:
+            failed.pop(origin, None)
+            circuit.failures = 0
+            if circuit.is_open:
+                del current[origin]
+
+    def note_failure(
+        origin: Origin, circuit: _Circuit, began: _Beginning
+    ) -> None:
         now = clock()
-        circuit = circuits.pop(origin, None) or _Circuit()
-        circuit.failures += 1
-        # What was sent before the circuit opened, and fails afterwards, does
-        # not make it stay open for longer.
-        if circuit.failures <= failures or is_probe:
-            circuit.failed_at = now
-        circuits[origin] = circuit
+        if current.get(origin) is not circuit:
+            return
+        if circuit.is_open:
+            if began.probe != circuit.probes:
+                return  # the probe that took its place decides
+            circuit = _Circuit(circuit.failures, is_open=True)
+        else:
+            if circuit.is_same_event(began, now):
+                return
+            circuit.events += 1
+            circuit.failures += 1
+            if circuit.failures == failures:
+                circuit = _Circuit(failures, is_open=True)
+        circuit.began_at, circuit.failed_at = began.at, now
+        failed.pop(origin, None)
+        current[origin] = failed[origin] = circuit
         # A crawler meets many that fail, and never comes back.
-        while (oldest := next(iter(circuits))) != origin:
-            if now - circuits[oldest].failed_at < 10 * reset:
+        while (oldest := next(iter(failed))) != origin:
+            if now - failed[oldest].failed_at < 10 * reset:
                 break
-            del circuits[oldest]
+            del failed[oldest]
 
     return circuit_breaker
 
 
+#: What begins and ends this many seconds apart is no single event.
+_APART = 0.1
+
+
 @dataclass
+class _Beginning:
+    at: float
+    events: int  #: that had been counted
+    probe: int = 0  #: its number, if it is one
+
+
+@dataclass(eq=False)
 class _Circuit:
-    failures: int = 0
+    """What is known of an origin since its circuit opened or closed."""
+
+    failures: int = 0  #: in a row
+    is_open: bool = False
+    events: int = 0  #: all that were counted
+    began_at: float = 0.0
     failed_at: float = 0.0
-    is_probed: bool = False
+    probes: int = 0
+    probed_until: float = -math.inf
+
+    def left(self, now: float, reset: float) -> float:
+        """For how many seconds no request may be sent."""
+        return max(self.failed_at + reset, self.probed_until) - now
+
+    def is_same_event(self, began: _Beginning, now: float) -> bool:
+        """Whether another failure is but the last one once more."""
+        return (
+            self.failures != 0
+            and began.events != self.events
+            and (
+                began.at - self.began_at < _APART
+                or now - self.failed_at < _APART
+            )
+        )
+
+
+#: What is wrong with this machine when a connection cannot be made.
+_OWN_ERRORS = frozenset(
+    {
+        errno.EADDRINUSE,
+        errno.EADDRNOTAVAIL,  # no local port is left
+        errno.EMFILE,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+    }
+)
+
+
+def _blames_origin(
+    req: ClientRequest, error: BaseException, passage: Passage
+) -> bool:
+    """Whether an exception speaks against the origin."""
+    if isinstance(
+        error,
+        aiohttp.ClientConnectorDNSError | aiohttp.ClientProxyConnectionError,
+    ):
+        return False
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.errno not in _OWN_ERRORS
+    if is_timeout(req, error):
+        return (
+            not passage.is_known
+            or passage.is_connected
+            # Who does not answer, the proxy or the origin, nobody knows.
+            or (passage.is_dialling and req.proxy is None)
+        )
+    if isinstance(error, aiohttp.ClientConnectionError):
+        # RFC 9112 9.3.1: a connection may be closed at any time.
+        connector = req.session.connector
+        is_own = connector is None or connector.closed
+        return not (passage.is_reused or is_own)
+    return False
 
 
 class CircuitOpenError(aiohttp.ClientError):
     """A request that was not sent, as those before it failed.
 
-    ``retry_after`` is for how many seconds that will go on at least.
-    ``origin`` is where it should have gone.
+    ``retry_after`` is for how many seconds that will go on, unless a probe
+    succeeds before. ``origin`` is where it should have gone.
     """
 
     def __init__(self, retry_after: float, origin: str | None = None) -> None:
