@@ -21,7 +21,7 @@ class Passage(SimpleNamespace):
         super().__init__()
         # The list that the connector tells of its steps. A session's own
         # traces cannot be added to from here, and this one is private.
-        self._traces = getattr(req, "_traces", None)
+        self._traces: Any = getattr(req, "_traces", None)
         self.is_known = isinstance(self._traces, list)
         #: Making a new connection: names, TCP, a tunnel, TLS.
         self.is_dialling = False
