@@ -217,7 +217,7 @@ async def test_options_are_in_the_cookie_and_in_its_deletion(
     [("auto", (False, True)), (True, (True, True)), (False, (False, False))],
 )
 async def test_cookie_is_secure_when_the_request_is(
-    browse: Browse, https_only: bool | str, secure: tuple[bool, bool]
+    browse: Browse, https_only: Any, secure: tuple[bool, bool]
 ) -> None:
     middleware = session_middleware(KEY, https_only=https_only)
     client = await browse(middleware, https_middleware())
@@ -1097,7 +1097,7 @@ async def test_session_is_found_beside_any_other_cookie(
     browse: Browse, odd: str
 ) -> None:
     for storage in (KEY, aiohttp_session.SimpleCookieStorage()):
-        client = await browse(session_middleware(storage))  # type: ignore[arg-type]
+        client = await browse(session_middleware(storage))
         first = await client.get("/visit")
         (line,) = cookies_of(first)
         ours = line.partition(";")[0]
