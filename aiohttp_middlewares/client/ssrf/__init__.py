@@ -73,6 +73,7 @@ from aiohttp import (
     ClientTimeout,
 )
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 from yarl import URL
@@ -226,9 +227,17 @@ class SSRFConnector(aiohttp.TCPConnector):
         # Every request comes through here, also one that then gets a
         # connection from the pool.
         _check(self._policy, req)
+        return await super().connect(req, traces, timeout)
+
+    async def _create_connection(
+        self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout
+    ) -> ResponseHandler:
+        # Work that outlives the session dials in the same way, and may come
+        # here alone.
+        _check(self._policy, req)
         to_proxy = _TO_PROXY.set(req.proxy is not None)
         try:
-            return await super().connect(req, traces, timeout)
+            return await super()._create_connection(req, traces, timeout)
         except SSRFError as exc:
             # From the resolver, which does not know the URL and may answer
             # several requests at once.
