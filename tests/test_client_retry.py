@@ -154,7 +154,7 @@ async def dropped_while_idle(
     [
         pytest.param({"attempts": 1}, id="no attempt left"),
         pytest.param({"methods": ["GET"]}, id="another method"),
-        pytest.param({"budget": RetryBudget(0.1, cost=0.1)}, id="no budget"),
+        pytest.param({"budget": RetryBudget(1, refund=1e-9)}, id="no budget"),
         pytest.param({"clock": itertools.count(0, 99).__next__}, id="too late"),
     ],
 )
