@@ -38,7 +38,8 @@ class TimeLimit:
         if task is None:
             raise RuntimeError("a time limit needs a task")
         self._task = task
-        self._cancelling = _cancelling(task)
+        if sys.version_info >= (3, 11):
+            self._cancelling = task.cancelling()
         self._token: Token[tuple[TimeLimit, ...]] = _LIMITS.set(
             (*_LIMITS.get(), self)
         )
@@ -89,10 +90,6 @@ class TimeLimit:
 _LIMITS: ContextVar[tuple[TimeLimit, ...]] = ContextVar(
     "time_limits", default=()
 )
-
-
-def _cancelling(task: "asyncio.Task[object]") -> int:
-    return task.cancelling() if sys.version_info >= (3, 11) else 0
 
 
 def is_timeout(req: ClientRequest, error: BaseException) -> bool:
