@@ -5,7 +5,9 @@ import contextlib
 import gc
 import shutil
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -416,19 +418,33 @@ async def test_refresh_has_the_tls_settings_of_the_session(
     certificate = self_signed(tmp_path, "IP:127.0.0.1")
     context = certificate.server_context()
     async with provider_at(scheme="https", ssl=context) as provider:
-        for ssl, good in ((certificate.client_context(), True), (True, False)):
-            connector = aiohttp.TCPConnector(ssl=ssl)
-            async with session_with(
-                provider.plain(), connector=connector
-            ) as session:
-                if good:
-                    assert await ask(session, provider) == 200
-                else:
-                    error = await error_of(session, provider)
-                    cause = error.__cause__
-                    assert isinstance(cause, aiohttp.ClientSSLError)
-    # A certificate that is not trusted is no reason to try again.
-    assert len(provider.grants) == 1
+        trusting = aiohttp.TCPConnector(ssl=certificate.client_context())
+        async with session_with(
+            provider.plain(), connector=trusting
+        ) as session:
+            assert await ask(session, provider) == 200
+        assert provider.seen == ["Bearer a1"]
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+async def test_certificate_that_is_not_trusted_is_not_tried_again(
+    tmp_path: Path,
+) -> None:
+    tries: list[object] = []
+    context = self_signed(tmp_path, "IP:127.0.0.1").server_context()
+    async with provider_at(scheme="https", ssl=context) as provider:
+        grant = client_credentials(provider.url("/token"), "me", "hush")
+
+        async def refresh(session: aiohttp.ClientSession, old: Any) -> Token:
+            tries.append(session)
+            return await grant(session, old)
+
+        bearer = BearerTokenMiddleware(refresh, origins=[provider.url("/")])
+        async with session_with(bearer) as session:
+            error = await error_of(session, provider)
+    assert isinstance(error.__cause__, aiohttp.ClientSSLError)
+    assert len(tries) == 1
+    assert provider.grants == []
 
 
 async def test_refresh_goes_through_a_unix_socket_like_the_session(
@@ -555,6 +571,30 @@ async def test_refresh_goes_through_the_connect_of_a_foreign_connector(
         error = await error_of(session, provider)
     assert str(error.__cause__) == "forbidden"
     assert provider.grants == []
+
+
+async def test_refresh_has_no_context_no_timeouts_and_keeps_no_session(
+    provider: Provider,
+) -> None:
+    """Nothing of the request that happens to come first is that of all."""
+    user: ContextVar[str] = ContextVar("user")
+    user.set("the first one")
+    seen: list[Any] = []
+
+    async def refresh(session: aiohttp.ClientSession, old: Any) -> Token:
+        seen.append((user.get(None), session.timeout.total))
+        return Token("fine")
+
+    async def main() -> "weakref.ref[aiohttp.ClientSession]":
+        async with session_with(bearer) as session:
+            assert await ask(session, provider) == 200
+            return weakref.ref(session)
+
+    bearer = BearerTokenMiddleware(refresh, origins=[provider.url("/")])
+    session = await main()
+    gc.collect()
+    assert session() is None
+    assert seen == [(None, None)]
 
 
 # Who has the token when
@@ -734,6 +774,15 @@ async def test_endpoint_that_asks_for_more_time_than_there_is_is_left_alone(
         assert len(provider.grants) == 1
         now[0] += 1
         assert await ask(session, provider) == 200
+
+
+async def test_endpoint_cannot_forbid_itself_for_years(
+    provider: Provider,
+) -> None:
+    provider.answers, provider.headers = [503], {"Retry-After": "9" * 400}
+    async with session_with(provider.plain()) as session:
+        error = await error_of(session, provider)
+    assert error.retry_after == pytest.approx(60, abs=5)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,6 @@ async def own_session(lender: Lender) -> AsyncIterator[ClientSession]:
     async with ClientSession(
         connector=connector,
         connector_owner=is_own,
-        cookie_jar=aiohttp.DummyCookieJar(),
         timeout=ClientTimeout(),
         middlewares=[_through_proxy_of(lender.session)],
     ) as session:
@@ -77,7 +76,6 @@ class _Borrowed(BaseConnector):
     def __init__(self, lender: BaseConnector) -> None:
         super().__init__(force_close=True, limit=0)
         self._lender = lender
-        self.allowed_protocol_schema_set = lender.allowed_protocol_schema_set
 
     async def _create_connection(
         self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout

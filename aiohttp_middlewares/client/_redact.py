@@ -34,9 +34,7 @@ def redactor(
         try:
             found = redact(URL(redact_url(url, query=query), encoded=True))
             # It may show what it decoded, with a line break inside.
-            return _CONTROL.sub(
-                lambda found: quote(found[0], errors="replace"), found
-            )
+            return _CONTROL.sub(_escape, found)
         except Exception as exc:
             # What it says may quote the URL.
             logger.warning("The hook redact failed: %s", type(exc).__name__)

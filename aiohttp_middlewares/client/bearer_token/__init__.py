@@ -250,7 +250,6 @@ class BearerTokenMiddleware:
         self._is_refused = False
         # How many tokens there were. A new one may look like the old one.
         self._generation = 0
-        self._refused_generation: int | None = None
         self._was_useless_at = -math.inf
         self._work: Work | None = None
         self._failure: TokenRefreshError | None = None
@@ -338,18 +337,11 @@ class BearerTokenMiddleware:
         challenges = response.headers.getall(hdrs.WWW_AUTHENTICATE, ())
         if any(map(_INSUFFICIENT_SCOPE.search, challenges)):
             return False
-        if (
-            generation != self._generation  # there is a newer one already
-            or generation == self._refused_generation
-            or self._running() is not None
-        ):
-            return True
+        if generation != self._generation:
+            return True  # there is a newer one already
         if not self._is_proved and self._since(self._issued_at) < _YOUNG:
             return False
-        if self._since(self._was_useless_at) < self._failure_ttl:
-            return False
-        self._refused_generation = generation
-        return True
+        return self._since(self._was_useless_at) >= self._failure_ttl
 
     def _left(self) -> float:
         """For how many seconds the token is good."""
