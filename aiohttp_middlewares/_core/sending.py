@@ -165,7 +165,7 @@ def only_one_response(request: web.Request) -> None:
         writer.write = _refuse
         await end(chunk)
         writer.write = writer.write_headers = _refuse
-        del writer.write_eof
+        writer.__dict__.pop("write_eof", None)
 
     with suppress(AttributeError):
         writer.write_eof = write_eof
