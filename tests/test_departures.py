@@ -14,7 +14,8 @@ and nothing is logged as an error but what the handler itself did wrong.
 import asyncio
 import gzip
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from itertools import permutations
 from typing import Any
 
@@ -98,13 +99,13 @@ def middlewares(request: pytest.FixtureRequest) -> list[Middleware]:
     ]
 
 
-class Conversation:
+class Talk:
     """An application, and the requests of one connection to it."""
 
     def __init__(self, middlewares: list[Middleware]) -> None:
-        self.late: Handler = returns
+        self.late: Handler | None = None
         self.answered = asyncio.Event()
-        self.handled: list[object] = []
+        self.handled: list[str] = []
         self.app = app = web.Application(
             middlewares=middlewares, client_max_size=LARGE
         )
@@ -113,19 +114,25 @@ class Conversation:
         app.router.add_post("/reads", self.reads)
         app.router.add_post("/breaks-off", self.breaks_off)
 
+    def begin(self, late: Handler) -> None:
+        self.late = late
+        self.answered.clear()
+        self.handled.clear()
+
     async def handle_late(self, request: web.Request) -> web.StreamResponse:
         await use_session(request)
+        late: Any = self.late
         try:
-            return await self.late(request, self.answered.wait())  # type: ignore[call-arg]
+            return await late(request, self.answered.wait())
         finally:
             self.handled.append("late")
 
     async def handle_next(self, request: web.Request) -> web.StreamResponse:
         await use_session(request)
-        # What comes late comes while this one is at work, or before it.
-        self.answered.set()
-        if self.late is not never:
-            await eventually(lambda: "late" in self.handled)
+        if self.late is not None:
+            # It comes while this one is at work, or before it.
+            self.answered.set()
+            await eventually(lambda: self.handled)
         text = f"answer to {request.query['number']}"
         if request.query["number"] == "1":
             return web.Response(text=text)
@@ -163,11 +170,7 @@ async def stream(
 # ==================================================
 
 
-async def never(request: web.Request, answered: Any = None) -> web.Response:
-    raise NotImplementedError
-
-
-async def returns(request: web.Request, answered: Any = None) -> web.Response:
+async def returns(request: web.Request, answered: Any) -> web.Response:
     await answered
     return web.Response(text="LATE")
 
@@ -242,6 +245,33 @@ FIELDS = f"Origin: {ORIGIN}\r\nAccept-Encoding: gzip\r\n"
 CLOSE = "Connection: close\r\n"
 
 
+@asynccontextmanager
+async def conversation(
+    server: Live, line: str, body: bytes = b"", *, chunked: bool = False
+) -> AsyncIterator[Connection]:
+    """Three requests at once, of which the last closes the connection."""
+    coding = f"Content-Length: {len(body)}\r\n"
+    if chunked:
+        coding = "Transfer-Encoding: chunked\r\n"
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    client = await server.connect()
+    try:
+        # In one piece: nothing of it arrives after the connection was closed.
+        client.writer.write(
+            one_request(line, FIELDS + coding)
+            + body
+            + one_request("GET /next?number=1", FIELDS)
+            + one_request("GET /next?number=2", FIELDS + CLOSE)
+        )
+        yield client
+    finally:
+        client.leave()
+
+
+def one_request(line: str, fields: str) -> bytes:
+    return f"{line} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n".encode()
+
+
 def said(answer: Head) -> str:
     if answer.headers.get("Content-Encoding") == "gzip":
         return gzip.decompress(answer.rest).decode()
@@ -258,29 +288,6 @@ async def next_ones_are_answered(client: Connection) -> None:
         assert (answer.status, said(answer)) == (200, f"answer to {number}")
         assert closes(answer) == (number == 2)
     assert await client.rest() == b""
-
-
-async def conversation(
-    server: Live, line: str, body: bytes = b"", *, chunked: bool = False
-) -> Connection:
-    """Three requests at once, of which the last closes the connection."""
-    coding = f"Content-Length: {len(body)}\r\n"
-    if chunked:
-        coding = "Transfer-Encoding: chunked\r\n"
-        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-    client = await server.connect()
-    # In one piece: nothing of it arrives after the connection was closed.
-    client.writer.write(
-        one_request(line, FIELDS + coding)
-        + body
-        + one_request("GET /next?number=1", FIELDS)
-        + one_request("GET /next?number=2", FIELDS + CLOSE)
-    )
-    return client
-
-
-def one_request(line: str, fields: str) -> bytes:
-    return f"{line} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n".encode()
 
 
 def is_to_be_logged(record: logging.LogRecord) -> bool:
@@ -306,22 +313,20 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_late_answers_reach_nobody_and_cost_nobody_an_answer(
     middlewares: list[Middleware], caplog: pytest.LogCaptureFixture
 ) -> None:
-    talk = Conversation(middlewares)
+    talk = Talk(middlewares)
     async with live(talk.app) as server:
         before = asyncio.all_tasks()
         for late in LATE:
-            talk.late, talk.answered = late, asyncio.Event()
-            talk.handled.clear()
-            client = await conversation(server, "POST /late")
-            answer = await client.answer()
-            assert (answer.status, b"LATE" in answer.rest) == (504, False)
-            if closes(answer):  # aiohttp's own, without an error middleware
-                assert await client.rest() == b""
-                talk.answered.set()
-                await eventually(lambda: talk.handled)
-            else:
-                await next_ones_are_answered(client)
-            client.leave()
+            talk.begin(late)
+            async with conversation(server, "POST /late") as client:
+                answer = await client.answer()
+                assert (answer.status, b"LATE" in answer.rest) == (504, False)
+                if closes(answer):  # aiohttp's own, as nobody else made one
+                    assert await client.rest() == b""
+                    talk.answered.set()
+                    await eventually(lambda: talk.handled)
+                else:
+                    await next_ones_are_answered(client)
             assert talk.handled == ["late"]
             assert errors(caplog) == [], late.__name__
         await eventually(lambda: asyncio.all_tasks() == before)
@@ -334,64 +339,162 @@ async def test_body_that_is_too_large_is_refused_as_its_answer_says(
     caplog: pytest.LogCaptureFixture,
     chunked: bool,
 ) -> None:
-    talk = Conversation(middlewares)
-    talk.late = never
+    talk = Talk(middlewares)
+    large, small = b"x" * LARGE * 2, b"x" * 9
     async with live(talk.app) as server:
-        client = await conversation(
-            server, "POST /reads", b"x" * LARGE * 2, chunked=chunked
-        )
-        answer = await client.answer()
-        assert answer.status == 413
-        if closes(answer):
-            assert await client.rest() == b""
-        else:
-            await next_ones_are_answered(client)
-        client.leave()
+        async with conversation(
+            server, "POST /reads", large, chunked=chunked
+        ) as client:
+            answer = await client.answer()
+            assert answer.status == 413
+            if closes(answer):
+                assert await client.rest() == b""
+            else:
+                await next_ones_are_answered(client)
         # And another connection knows nothing of it.
-        client = await conversation(server, "POST /reads", b"x" * 9)
-        answer = await client.answer()
-        assert (answer.status, said(answer)) == (200, "read 9")
-        assert not closes(answer)
-        await next_ones_are_answered(client)
-        client.leave()
+        async with conversation(
+            server, "POST /reads", small, chunked=chunked
+        ) as client:
+            answer = await client.answer()
+            assert (answer.status, said(answer)) == (200, "read 9")
+            assert not closes(answer)
+            await next_ones_are_answered(client)
     assert errors(caplog) == []
 
 
 async def test_stream_that_broke_off_ends_the_connection_without_an_end(
     middlewares: list[Middleware], caplog: pytest.LogCaptureFixture
 ) -> None:
-    talk = Conversation(middlewares)
-    talk.late = never
+    talk = Talk(middlewares)
     async with live(talk.app) as server:
-        client = await conversation(server, "POST /breaks-off")
-        answer = await client.head()
-        assert answer.status == 200
-        rest = await client.rest()
-        assert rest
-        assert not rest.endswith(b"0\r\n\r\n")
-        assert b"HTTP/1.1" not in rest
-        client.leave()
-        client = await conversation(server, "GET /next?number=0")
-        assert said(await client.answer()) == "answer to 0"
-        await next_ones_are_answered(client)
-        client.leave()
+        async with conversation(server, "POST /breaks-off") as client:
+            assert (await client.head()).status == 200
+            rest = await client.rest()
+            assert rest
+            assert not rest.endswith(b"0\r\n\r\n")
+            assert b"HTTP/1.1" not in rest
+        async with conversation(server, "GET /next?number=0") as client:
+            assert said(await client.answer()) == "answer to 0"
+            await next_ones_are_answered(client)
     assert errors(caplog) == []
 
 
-async def test_client_that_leaves_at_any_time_is_no_error(
-    middlewares: list[Middleware], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("leave", [Connection.leave, Connection.reset])
+async def test_client_that_leaves_after_its_504_is_no_error(
+    middlewares: list[Middleware],
+    caplog: pytest.LogCaptureFixture,
+    leave: Callable[[Connection], None],
 ) -> None:
-    talk = Conversation(middlewares)
-    talk.late = returns
+    talk = Talk(middlewares)
+    talk.begin(streams)
     async with live(talk.app) as server:
         before = asyncio.all_tasks()
-        for leave in (Connection.leave, Connection.reset):
-            talk.answered.clear()
-            talk.handled.clear()
-            client = await conversation(server, "POST /late")
-            await client.head()
+        async with conversation(server, "POST /late") as client:
+            assert (await client.head()).status == 504
             leave(client)
             talk.answered.set()
             await eventually(lambda: talk.handled)
             await eventually(lambda: asyncio.all_tasks() == before)
+    assert errors(caplog) == []
+
+
+# What becomes of the session
+# ===========================
+
+
+class OnTheServer(aiohttp_session.AbstractStorage):
+    """A storage that keeps all it was ever given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.saved: list[dict[str, Any]] = []
+
+    async def load_session(
+        self, request: web.Request
+    ) -> aiohttp_session.Session:
+        key = self.load_cookie(request)
+        return aiohttp_session.Session(
+            key, data=None, new=key is None, max_age=None
+        )
+
+    async def save_session(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        session: aiohttp_session.Session,
+    ) -> None:
+        self.saved.append(dict(session))
+        self.save_cookie(response, "key")
+
+
+class InTheCookie(aiohttp_session.SimpleCookieStorage):
+    """As aiohttp-session has it, and it notes what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.saved: list[dict[str, Any]] = []
+
+    async def save_session(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        session: aiohttp_session.Session,
+    ) -> None:
+        self.saved.append(dict(session))
+        await super().save_session(request, response, session)
+
+
+FINAL = {"user": "me", "second factor": "good"}
+
+
+@pytest.mark.parametrize("storage_of", [OnTheServer, InTheCookie])
+@pytest.mark.parametrize("others", [[], ["cors", "error", "compression"]])
+@pytest.mark.parametrize(
+    ("end", "saved"),
+    [(returns, [FINAL]), (raises, [FINAL]), (fails, [])],
+)
+async def test_only_what_the_handler_ends_with_is_saved_after_a_504(
+    caplog: pytest.LogCaptureFixture,
+    storage_of: type[OnTheServer | InTheCookie],
+    others: list[str],
+    end: Any,
+    saved: list[dict[str, Any]],
+) -> None:
+    storage = storage_of()
+    ended = asyncio.Event()
+    answered = asyncio.Event()
+
+    async def login(request: web.Request) -> web.StreamResponse:
+        session = await aiohttp_session.get_session(request)
+        session["user"] = "me"
+        try:
+            await answered.wait()
+            session["second factor"] = "good"
+            return await end(request, asyncio.sleep(0))
+        finally:
+            ended.set()
+
+    app = web.Application(
+        middlewares=[
+            *(TOUCH[name]() for name in others),
+            timeout_middleware(0.01),
+            shield_middleware(methods=["POST"]),
+            session_middleware(storage),
+        ]
+    )
+    app.router.add_post("/login", login)
+    async with live(app) as server:
+        before = asyncio.all_tasks()
+        client = await server.connect()
+        client.send("POST /login", fields=FIELDS)
+        answer = await client.answer()
+        client.leave()
+        assert answer.status == 504
+        assert "Set-Cookie" not in answer.headers
+        assert storage.saved == []
+        answered.set()
+        await eventually(ended.is_set)
+        await eventually(lambda: asyncio.all_tasks() == before)
+    if isinstance(storage, OnTheServer):  # the other has nowhere to save it
+        assert storage.saved == saved
     assert errors(caplog) == []
