@@ -7,7 +7,13 @@ is sent, and its server always has ``handler_cancellation=True``.
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+)
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
@@ -81,11 +87,23 @@ class Connection:
         return head(await asyncio.wait_for(received, PATIENCE))
 
     async def answer(self) -> Head:
-        """One response, with its body as far as ``Content-Length`` goes."""
+        """One response and its body, by ``Content-Length`` or in chunks."""
         answer = await self.head()
-        length = int(answer.headers.get("Content-Length", 0))
-        body = self.reader.readexactly(length)
+        body: Coroutine[Any, Any, bytes]
+        if answer.headers.get("Transfer-Encoding") == "chunked":
+            body = self._chunks()
+        else:
+            length = int(answer.headers.get("Content-Length", 0))
+            body = self.reader.readexactly(length)
         return answer._replace(rest=await asyncio.wait_for(body, PATIENCE))
+
+    async def _chunks(self) -> bytes:
+        body = b""
+        while size := int(await self.reader.readuntil(b"\r\n"), 16):
+            body += await self.reader.readexactly(size)
+            assert await self.reader.readexactly(2) == b"\r\n"
+        assert await self.reader.readexactly(2) == b"\r\n"
+        return body
 
     async def until(self, end: bytes) -> bytes:
         return await asyncio.wait_for(self.reader.readuntil(end), PATIENCE)

@@ -884,6 +884,38 @@ async def test_client_that_leaves_in_the_middle_of_a_stream_is_no_error(
     assert logged(caplog) == []
 
 
+@pytest.mark.parametrize(
+    ("exc", "errors"),
+    [
+        (web.HTTPConflict(), []),
+        (web.HTTPBadGateway(), [FAILED]),
+        (ZeroDivisionError(), [FAILED]),
+    ],
+    ids=lambda exc: type(exc).__name__,
+)
+async def test_error_middleware_inside_changes_nothing_of_what_is_logged(
+    caplog: pytest.LogCaptureFixture, exc: Exception, errors: list[str]
+) -> None:
+    """It has no answer to give any more, and raises."""
+    shielded = application(
+        timeout_middleware(SHORT),
+        POST,
+        error_middleware(),
+        work=(work := fails_with(exc)),
+    )
+    async with live(shielded) as server:
+        before = asyncio.all_tasks()
+        client = await server.connect()
+        post(client)
+        assert (await client.answer()).status == 504
+        client.leave()
+        work.go_on.set()
+        await eventually(lambda: asyncio.all_tasks() == before)
+    ours = [r for r in logged(caplog) if r.name != "aiohttp.server"]
+    assert [record.getMessage() for record in ours] == errors
+    exc.__traceback__ = None
+
+
 @pytest.mark.parametrize("end", [streams, answers_itself, sends_file])
 async def test_late_answer_that_is_refused_is_not_logged(
     caplog: pytest.LogCaptureFixture, end: Handler

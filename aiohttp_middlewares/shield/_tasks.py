@@ -236,17 +236,21 @@ def _report(
     request: web.Request, task: _Task, *, client_left: bool = False
 ) -> None:
     """Say how a handler ended that nobody else hears of."""
-    exc = None if task.cancelled() else task.exception()
+    exc = why = None if task.cancelled() else task.exception()
     if not request.content.is_eof():
         return  # it ended with the upload that broke off
     if task.cancelled():
         _log_cancelled(request)
         return
-    if exc is None or (isinstance(exc, web.HTTPException) and exc.status < 500):
+    if isinstance(exc, ConnectionAbortedError) and exc.__cause__ is not None:
+        why = exc.__cause__  # an error middleware inside could not answer it
+    if why is None:
         return
-    if isinstance(exc, AnsweredAlready):
+    if isinstance(why, web.HTTPException) and why.status < 500:
+        return
+    if isinstance(why, AnsweredAlready):
         return  # it wrote to a client that had its answer, such as a 504
-    if client_left and started(request) and _comes_of_it(exc):
+    if client_left and started(request) and _comes_of_it(why):
         return  # it wrote to the client that left
     facts = logs.facts(request)
     logger.error(
