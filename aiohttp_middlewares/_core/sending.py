@@ -101,7 +101,16 @@ class Departure(ref[Any]):
     request, which refers to its writer.
     """
 
-    __slots__ = ("behind", "body", "ended", "jobs", "line", "lingers", "others")
+    __slots__ = (
+        "behind",
+        "body",
+        "ended",
+        "given_up",
+        "jobs",
+        "line",
+        "lingers",
+        "others",
+    )
 
     jobs: list[Job]
     #: What somebody else had put in front of ``write_headers`` before.
@@ -116,6 +125,8 @@ class Departure(ref[Any]):
     ended: bool
     #: Whether a connection that is closed before that is reset.
     lingers: bool
+    #: Whether the handler has to do without an answer of its own.
+    given_up: bool
 
     def __call__(  # type: ignore[override]
         self, status_line: str, headers: Headers
@@ -180,7 +191,7 @@ class Departure(ref[Any]):
             writer = self.writer
             own = writer.__dict__
             self.others = own.get("write"), own.get("write_eof")
-            self.ended = self.lingers = False
+            self.ended = self.lingers = self.given_up = False
             writer.write = self.write
             writer.write_eof = self.write_eof
 
@@ -310,10 +321,21 @@ def only_one_response(request: web.Request) -> None:
     departure = departure_of(request)
     if departure is not None:
         departure.take_over()
+        departure.given_up = True
         if not started(request):
             departure.ended = False
             departure.body = None
             start_over(request.writer)
+
+
+def is_given_up(request: web.Request) -> bool:
+    """Whether somebody else answers in place of the handler."""
+    departure = departure_of(request)
+    return (
+        departure is not None
+        and departure.others is not None
+        and departure.given_up
+    )
 
 
 def reset_when_cut(request: web.Request) -> None:

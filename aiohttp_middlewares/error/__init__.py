@@ -128,6 +128,7 @@ from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.sending import (
     RESPONSES,
     forget_interim,
+    is_given_up,
     reset_when_cut,
     start_over,
     started,
@@ -232,6 +233,8 @@ def error_middleware(
                 return response
             raise no_response(handler, response)
         except Exception as err:
+            if is_given_up(request):
+                raise  # whoever has answered instead tells of it
             if started(request) and _is_for_aiohttp(request, err):
                 raise
             return await get_error_response(
