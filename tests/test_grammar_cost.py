@@ -112,14 +112,21 @@ class Scale:
     """How much is nothing, and how much too much."""
 
     def __init__(self) -> None:
-        unit = min(cost(some_work) for _ in range(5))
+        # The processor and the interpreter may have to warm up first.
+        unit = min(cost(some_work) for _ in range(20))
         self.nothing = unit
         self.too_much = 400 * unit
 
 
 @pytest.fixture(scope="module")
-def scale() -> Scale:
-    return Scale()
+def scale() -> Iterator[Scale]:
+    # What other tests have left over would be collected in the time of one.
+    gc.collect()
+    gc.disable()
+    try:
+        yield Scale()
+    finally:
+        gc.enable()
 
 
 def assert_linear(
@@ -134,7 +141,10 @@ def assert_linear(
     """
 
     def measure(size: int) -> float:
-        found = cost(prepare(grown(shape, size)))
+        call = prepare(grown(shape, size))
+        found = cost(call)
+        if found >= scale.too_much:  # once may be an accident
+            found = cost(call)
         assert found < scale.too_much, f"{size} of {shape} are too much"
         return found
 
