@@ -675,6 +675,33 @@ async def test_task_that_a_refresh_started_is_no_part_of_it_afterwards(
     assert provider.seen == ["Bearer a1", "Bearer a1"]
 
 
+async def test_task_that_a_refresh_left_behind_may_begin_the_next_one(
+    provider: Provider,
+) -> None:
+    """Which asks through the session, and must not wait for itself."""
+    tasks: list[asyncio.Task[int]] = []
+    over = asyncio.Event()
+
+    async def later() -> int:
+        await over.wait()
+        bearer.invalidate()
+        return await ask(session, provider)
+
+    async def refresh(own: aiohttp.ClientSession, old: Any) -> Token:
+        if not tasks:
+            tasks.append(asyncio.create_task(later()))
+        else:
+            assert await asyncio.wait_for(ask(session, provider), 5) == 200
+        return Token("fine")
+
+    bearer = BearerTokenMiddleware(refresh, origins=[provider.url("/")])
+    async with session_with(bearer) as session:
+        assert await ask(session, provider) == 200
+        over.set()
+        assert await soon(tasks[0]) == 200
+    assert provider.seen == ["Bearer fine", None, "Bearer fine"]
+
+
 async def test_refresh_that_asks_through_the_session_does_not_wait_for_itself(
     provider: Provider,
 ) -> None:
