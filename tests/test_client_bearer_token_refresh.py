@@ -270,18 +270,13 @@ async def test_closing_waits_for_the_token_that_was_asked_for(
 async def test_closing_does_not_wait_for_what_was_not_sent(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_refresh, "_DELAY", 25.0)
+    monkeypatch.setattr(_refresh, "_DELAY", 100.0)
     provider.answers = [503]
-    bearer = provider.plain()
+    bearer = provider.plain(refresh_timeout=1000)
     async with session_with(bearer) as session:
         waiter = asyncio.create_task(ask(session, provider))
         await provider.asked.wait()
-        work = bearer._work
-        assert work is not None
-        await asyncio.sleep(0.01)
-        start = time.perf_counter()
         await soon(bearer.aclose())
-        assert time.perf_counter() - start < 10
         with pytest.raises(TokenRefreshError) as caught:
             await waiter
     assert caught.value.status == 503
@@ -621,7 +616,8 @@ async def test_token_is_kept_before_anybody_uses_it(provider: Provider) -> None:
         users = [asyncio.create_task(use()) for _ in range(2)]
         await kept.wait()
         users.append(asyncio.create_task(use()))
-        await asyncio.sleep(0.01)
+        for _ in range(20):
+            await asyncio.sleep(0)
         assert provider.seen == ["Bearer a1"]
         gate.set()
         await soon(asyncio.gather(*users))
