@@ -761,6 +761,29 @@ async def test_connection_that_is_refused_is_tried_again() -> None:
     assert len(asked) == 5
 
 
+@pytest.mark.parametrize(
+    ("status", "tries"), [(503, 2), (429, 2), (403, 1), (404, 1)]
+)
+async def test_status_that_a_refresh_of_ones_own_raised_is_understood(
+    provider: Provider, status: int, tries: int
+) -> None:
+    provider.answers, provider.headers = [status], {"Retry-After": "0.001"}
+
+    async def refresh(session: aiohttp.ClientSession, old: Any) -> Token:
+        async with session.post(
+            provider.url("/token"), raise_for_status=True
+        ) as response:
+            return Token((await response.json())["access_token"])
+
+    bearer = BearerTokenMiddleware(refresh, origins=[provider.url("/")])
+    async with session_with(bearer) as session:
+        if tries == 1:
+            assert (await error_of(session, provider)).status == status
+        else:
+            assert await ask(session, provider) == 200
+    assert len(provider.grants) == tries
+
+
 async def test_tries_end_with_the_refresh_timeout(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
