@@ -260,22 +260,20 @@ class BearerTokenMiddleware:
     ) -> ClientResponse:
         if origin_of(req.url) not in self._origins:
             return await handler(req)
-        work = next((w for w in _PART_OF.get() if w.owner is self), None)
-        if work is not None and not work.is_over:
-            # It must not wait for itself.
-            if work.token is None:
-                return await handler(req)
-            return await _send(req, handler, work.token)
+        for work in _under_way():
+            if work.owner is self:
+                # It must not wait for itself.
+                if work.token is None:
+                    return await handler(req)
+                return await _send(req, handler, work.token)
 
         await self._prepare(req.session)
         generation = self._generation
         response = await _send(req, handler, self._token)
-        if response.status not in self._refresh_statuses:
-            self._is_proved |= (
-                response.status < 400 and generation == self._generation
-            )
-            return response
-        if not self._may_help(response, generation):
+        if not (
+            self._is_refusal(response, generation)
+            and self._may_help(response, generation)
+        ):
             return response
         if not is_replayable(req):
             if generation == self._generation:
@@ -289,12 +287,8 @@ class BearerTokenMiddleware:
         prepare_again(req)
         generation = self._generation
         response = await _send(req, handler, self._token)
-        if response.status in self._refresh_statuses:
+        if self._is_refusal(response, generation):
             self._was_useless_at = self._clock()
-        else:
-            self._is_proved |= (
-                response.status < 400 and generation == self._generation
-            )
         return response
 
     def invalidate(self) -> None:
@@ -330,6 +324,12 @@ class BearerTokenMiddleware:
                     raise
         elif left <= self._part(self._refresh_ahead):
             self._start(session)
+
+    def _is_refusal(self, response: ClientResponse, generation: int) -> bool:
+        """Whether the token was refused; else it may be proved good."""
+        if generation == self._generation and response.status < 400:
+            self._is_proved = True
+        return response.status in self._refresh_statuses
 
     def _may_help(self, response: ClientResponse, generation: int) -> bool:
         """Whether a new token may change the answer of the API."""
@@ -386,7 +386,7 @@ class BearerTokenMiddleware:
             # In a context of its own: no deadline, no id and no user of the
             # request that happens to come first is that of all.
             context = contextvars.Context()
-            context.run(_PART_OF.set, (*_PART_OF.get(), work))
+            context.run(_PART_OF.set, (*_under_way(), work))
             work.task = context.run(asyncio.create_task, self._run(work))
         work.serve(session)
         return work
@@ -466,6 +466,12 @@ class BearerTokenMiddleware:
 _PART_OF: ContextVar[tuple[Work, ...]] = ContextVar(
     "bearer_token_part_of", default=()
 )
+
+
+def _under_way() -> tuple[Work, ...]:
+    """Those of them that are not over: a task may outlive its refresh."""
+    return tuple(work for work in _PART_OF.get() if not work.is_over)
+
 
 _INSUFFICIENT_SCOPE = re.compile(r'\berror\s?=\s?"?insufficient_scope\b')
 

@@ -8,6 +8,7 @@ import aiohttp
 from aiohttp import ClientSession
 
 from aiohttp_middlewares.client._connectors import Lender, own_session
+from aiohttp_middlewares.client._retry_after import retry_after
 from aiohttp_middlewares.client._timeouts import TimeIsUp, time_limit
 from aiohttp_middlewares.client.bearer_token._grants import Refresh
 from aiohttp_middlewares.client.bearer_token._token import (
@@ -105,12 +106,13 @@ class Work:
                 raise
             except Exception as exc:
                 # What it says may hold a secret; it is there as the cause.
-                raise TokenRefreshError(
-                    f"The token refresh failed: {type(exc).__name__}",
-                    status=exc.status
-                    if isinstance(exc, aiohttp.ClientResponseError)
-                    else None,
-                ) from exc
+                failure = TokenRefreshError(
+                    f"The token refresh failed: {type(exc).__name__}"
+                )
+                if isinstance(exc, aiohttp.ClientResponseError):
+                    failure.status = exc.status
+                    failure.retry_after = retry_after(exc.headers or {})
+                raise failure from exc
         if not isinstance(token, Token):
             name = type(token).__name__
             raise TokenRefreshError(
