@@ -10,11 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.test_utils import unused_port
 from client_site import (
     MEGABYTE,
     Naps,
     Site,
+    closed_port,
     drop,
     hang,
     raw_server,
@@ -104,7 +104,7 @@ async def test_connections_and_timeouts_are_failures(
 ) -> None:
     url = site.url
     if kind == "refused":
-        url = f"http://127.0.0.1:{unused_port()}/"
+        url = f"http://127.0.0.1:{closed_port()}/"
     site.answers = [drop if kind == "dropped" else hang]
     timeout = {
         "read": aiohttp.ClientTimeout(sock_read=0.01),
@@ -308,7 +308,7 @@ async def test_proxy_that_fails_is_no_failure_of_the_origin(
     timeout = aiohttp.ClientTimeout(total=0.1)
     async with raw_server(refuse) as port, session_with(breaker) as session:
         if kind == "dead":
-            port = unused_port()
+            port = closed_port()
         url = site.url.replace("http:", "https:")
         for _ in range(3):
             with pytest.raises(
@@ -753,7 +753,7 @@ async def test_origins_that_did_not_fail_again_are_forgotten(
 def test_breaker_is_hashable_and_serves_two_loops(clock: Clock) -> None:
     breaker = circuit_breaker_middleware(failures=2, clock=clock)
     assert hash(breaker)
-    url = f"http://127.0.0.1:{unused_port()}/"
+    url = f"http://127.0.0.1:{closed_port()}/"
 
     async def main() -> Any:
         async with session_with(breaker) as session:

@@ -21,11 +21,12 @@ from typing import IO, Any
 import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer, unused_port
+from aiohttp.test_utils import TestServer
 from client_site import (
     MEGABYTE,
     Naps,
     Site,
+    closed_port,
     drop,
     hang,
     raw_server,
@@ -197,7 +198,7 @@ async def test_refused_connection_is_tried_three_times_and_raised() -> None:
     events: list[RetryEvent] = []
     async with session_with(quick(on_retry=events.append)) as session:
         with pytest.raises(aiohttp.ClientConnectorError) as caught:
-            await session.get(f"http://127.0.0.1:{unused_port()}/")
+            await session.get(f"http://127.0.0.1:{closed_port()}/")
     assert [event.attempt for event in events] == [1, 2]
     assert type(caught.value) is aiohttp.ClientConnectorError
 
@@ -248,7 +249,7 @@ async def test_idempotency_header_has_the_name_it_was_given(
 async def test_unsafe_method_is_repeated_when_nothing_was_sent(
     site: Site,
 ) -> None:
-    port = unused_port()
+    port = closed_port()
     runners: list[TestServer] = []
 
     async def start(event: RetryEvent) -> None:
