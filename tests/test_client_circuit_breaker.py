@@ -24,6 +24,7 @@ from client_site import (
 
 from aiohttp_middlewares.client import (
     CircuitOpenError,
+    RetryExhausted,
     circuit_breaker_middleware,
     retry_middleware,
 )
@@ -262,6 +263,20 @@ async def test_connections_that_were_closed_while_idle_are_no_failures(
             assert not isinstance(caught.value, CircuitOpenError)
 
 
+async def test_new_connection_that_breaks_after_a_stale_one_is_a_failure(
+    site: Site,
+) -> None:
+    middlewares = [
+        circuit_breaker_middleware(failures=1),
+        retry_middleware(2, sleep=Naps()),
+    ]
+    async with aiohttp.ClientSession(middlewares=middlewares) as session:
+        assert await ask(session, site.url) == 200
+        site.answers = [drop]
+        assert isinstance(await ask(session, site.url), RetryExhausted)
+        assert isinstance(await ask(session, site.url), CircuitOpenError)
+
+
 @pytest.mark.parametrize(
     "timeout",
     [
@@ -473,12 +488,11 @@ async def test_success_begins_anew_for_what_is_under_way(
     gates = Gates()
     breaker = circuit_breaker_middleware(failures=2, clock=clock)
     async with session_with(breaker) as session:
-        site.answers = [503]
-        await ask(session, site.url)
         site.answers = [gates]
         late = asyncio.ensure_future(ask(session, site.url))
-        await site.until(2)
-        site.answers = [200, 503]
+        await site.until(1)
+        site.answers = [503, 200, 503]
+        assert await ask(session, site.url) == 503
         assert await ask(session, site.url) == 200
         gates.open[0].set()
         assert await late == 503
@@ -748,6 +762,17 @@ async def test_origins_that_did_not_fail_again_are_forgotten(
             await ask(session, f"http://good-{number}.example/")
     gc.collect()
     assert len(circuits) == 300
+
+
+async def test_response_is_closed_when_the_clock_raises(site: Site) -> None:
+    times = iter([1.0])
+    site.answers = [(503, {}, MEGABYTE)]
+    breaker = circuit_breaker_middleware(clock=times.__next__)
+    connector = aiohttp.TCPConnector(limit=1)
+    async with session_with(breaker, connector=connector) as session:
+        with pytest.raises(RuntimeError):  # the StopIteration of a coroutine
+            await session.get(site.url)
+        assert not connector._acquired
 
 
 def test_breaker_is_hashable_and_serves_two_loops(clock: Clock) -> None:

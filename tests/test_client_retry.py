@@ -177,15 +177,17 @@ async def test_stale_connection_is_not_replaced_for_a_body_that_is_gone(
     assert site.count == 2
 
 
+async def hide(
+    req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from telling how far the request came."""
+    req._traces = ()  # type: ignore[assignment]
+    return await handler(req)
+
+
 async def test_stale_connection_is_like_any_where_aiohttp_does_not_tell(
     site: Site,
 ) -> None:
-    async def hide(
-        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        req._traces = ()  # type: ignore[assignment]
-        return await handler(req)
-
     site.answers = [200, drop, 200]
     retry = quick(1, attempt_timeout=5)
     async with aiohttp.ClientSession(middlewares=[hide, retry]) as session:
@@ -420,9 +422,13 @@ async def test_attempt_timeout_does_not_count_the_wait_for_the_pool(
         await gate.wait()
         return web.Response()
 
-    site.answers = [hold, 200]
-    connector = aiohttp.TCPConnector(limit=1)
     limits: list[TimeLimit] = []
+
+    async def look_at_the_limit(request: web.Request) -> web.Response:
+        return web.Response(status=500 if limits[0]._timer is None else 200)
+
+    site.answers = [hold, look_at_the_limit]
+    connector = aiohttp.TCPConnector(limit=1)
 
     async def look(
         req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -868,6 +874,26 @@ async def test_cookie_of_an_answer_in_between_is_stored_and_borne(
             assert response.status == 200
     assert seen == [own, {"own": "a", "node": "b"}]
     assert {cookie.key for cookie in jar} == {"node", "elsewhere"}
+
+
+async def test_response_is_not_followed_to_its_end(site: Site) -> None:
+    """Or each of its chunks would be told to somebody who does not listen."""
+    seen: list[Any] = []
+
+    async def look(
+        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        try:
+            return await handler(req)
+        finally:
+            seen.append(list(req._traces))
+
+    async with aiohttp.ClientSession(middlewares=[look, quick()]) as session:
+        assert await ask(session, site) == 200
+        site.answers = [drop]
+        with pytest.raises(RetryExhausted):
+            await ask(session, site)
+    assert seen == [[], []]
 
 
 async def test_twenty_requests_share_ten_connections(site: Site) -> None:
@@ -1455,6 +1481,16 @@ async def test_tunnel_that_may_be_there_in_a_moment_is_asked_for_again(
             await session.request(method, "https://a.example", proxy=asked[0])
     assert caught.value.status == status
     assert asked[1:] == ["CONNECT"] * count
+
+
+async def test_tunnel_is_asked_for_again_where_aiohttp_does_not_tell() -> None:
+    async with (
+        proxy(503) as asked,
+        aiohttp.ClientSession(middlewares=[hide, quick()]) as session,
+    ):
+        with pytest.raises(aiohttp.ClientHttpProxyError):
+            await session.post("https://a.example", proxy=asked[0])
+    assert asked[1:] == ["CONNECT"] * 3
 
 
 async def test_retry_after_of_a_proxy_is_waited() -> None:
