@@ -10,11 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.test_utils import unused_port
 from client_site import (
     MEGABYTE,
     Naps,
     Site,
+    closed_port,
     drop,
     hang,
     raw_server,
@@ -24,6 +24,7 @@ from client_site import (
 
 from aiohttp_middlewares.client import (
     CircuitOpenError,
+    RetryExhausted,
     circuit_breaker_middleware,
     retry_middleware,
 )
@@ -104,7 +105,7 @@ async def test_connections_and_timeouts_are_failures(
 ) -> None:
     url = site.url
     if kind == "refused":
-        url = f"http://127.0.0.1:{unused_port()}/"
+        url = f"http://127.0.0.1:{closed_port()}/"
     site.answers = [drop if kind == "dropped" else hang]
     timeout = {
         "read": aiohttp.ClientTimeout(sock_read=0.01),
@@ -262,6 +263,20 @@ async def test_connections_that_were_closed_while_idle_are_no_failures(
             assert not isinstance(caught.value, CircuitOpenError)
 
 
+async def test_new_connection_that_breaks_after_a_stale_one_is_a_failure(
+    site: Site,
+) -> None:
+    middlewares = [
+        circuit_breaker_middleware(failures=1),
+        retry_middleware(2, sleep=Naps()),
+    ]
+    async with aiohttp.ClientSession(middlewares=middlewares) as session:
+        assert await ask(session, site.url) == 200
+        site.answers = [drop]
+        assert isinstance(await ask(session, site.url), RetryExhausted)
+        assert isinstance(await ask(session, site.url), CircuitOpenError)
+
+
 @pytest.mark.parametrize(
     "timeout",
     [
@@ -308,7 +323,7 @@ async def test_proxy_that_fails_is_no_failure_of_the_origin(
     timeout = aiohttp.ClientTimeout(total=0.1)
     async with raw_server(refuse) as port, session_with(breaker) as session:
         if kind == "dead":
-            port = unused_port()
+            port = closed_port()
         url = site.url.replace("http:", "https:")
         for _ in range(3):
             with pytest.raises(
@@ -473,12 +488,11 @@ async def test_success_begins_anew_for_what_is_under_way(
     gates = Gates()
     breaker = circuit_breaker_middleware(failures=2, clock=clock)
     async with session_with(breaker) as session:
-        site.answers = [503]
-        await ask(session, site.url)
         site.answers = [gates]
         late = asyncio.ensure_future(ask(session, site.url))
-        await site.until(2)
-        site.answers = [200, 503]
+        await site.until(1)
+        site.answers = [503, 200, 503]
+        assert await ask(session, site.url) == 503
         assert await ask(session, site.url) == 200
         gates.open[0].set()
         assert await late == 503
@@ -750,10 +764,21 @@ async def test_origins_that_did_not_fail_again_are_forgotten(
     assert len(circuits) == 300
 
 
+async def test_response_is_closed_when_the_clock_raises(site: Site) -> None:
+    times = iter([1.0])
+    site.answers = [(503, {}, MEGABYTE)]
+    breaker = circuit_breaker_middleware(clock=times.__next__)
+    connector = aiohttp.TCPConnector(limit=1)
+    async with session_with(breaker, connector=connector) as session:
+        with pytest.raises(RuntimeError):  # the StopIteration of a coroutine
+            await session.get(site.url)
+        assert not connector._acquired
+
+
 def test_breaker_is_hashable_and_serves_two_loops(clock: Clock) -> None:
     breaker = circuit_breaker_middleware(failures=2, clock=clock)
     assert hash(breaker)
-    url = f"http://127.0.0.1:{unused_port()}/"
+    url = f"http://127.0.0.1:{closed_port()}/"
 
     async def main() -> Any:
         async with session_with(breaker) as session:

@@ -21,11 +21,12 @@ from typing import IO, Any
 import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer, unused_port
+from aiohttp.test_utils import TestServer
 from client_site import (
     MEGABYTE,
     Naps,
     Site,
+    closed_port,
     drop,
     hang,
     raw_server,
@@ -176,15 +177,17 @@ async def test_stale_connection_is_not_replaced_for_a_body_that_is_gone(
     assert site.count == 2
 
 
+async def hide(
+    req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from telling how far the request came."""
+    req._traces = ()  # type: ignore[assignment]
+    return await handler(req)
+
+
 async def test_stale_connection_is_like_any_where_aiohttp_does_not_tell(
     site: Site,
 ) -> None:
-    async def hide(
-        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        req._traces = ()  # type: ignore[assignment]
-        return await handler(req)
-
     site.answers = [200, drop, 200]
     retry = quick(1, attempt_timeout=5)
     async with aiohttp.ClientSession(middlewares=[hide, retry]) as session:
@@ -197,7 +200,7 @@ async def test_refused_connection_is_tried_three_times_and_raised() -> None:
     events: list[RetryEvent] = []
     async with session_with(quick(on_retry=events.append)) as session:
         with pytest.raises(aiohttp.ClientConnectorError) as caught:
-            await session.get(f"http://127.0.0.1:{unused_port()}/")
+            await session.get(f"http://127.0.0.1:{closed_port()}/")
     assert [event.attempt for event in events] == [1, 2]
     assert type(caught.value) is aiohttp.ClientConnectorError
 
@@ -248,7 +251,7 @@ async def test_idempotency_header_has_the_name_it_was_given(
 async def test_unsafe_method_is_repeated_when_nothing_was_sent(
     site: Site,
 ) -> None:
-    port = unused_port()
+    port = closed_port()
     runners: list[TestServer] = []
 
     async def start(event: RetryEvent) -> None:
@@ -419,9 +422,13 @@ async def test_attempt_timeout_does_not_count_the_wait_for_the_pool(
         await gate.wait()
         return web.Response()
 
-    site.answers = [hold, 200]
-    connector = aiohttp.TCPConnector(limit=1)
     limits: list[TimeLimit] = []
+
+    async def look_at_the_limit(request: web.Request) -> web.Response:
+        return web.Response(status=500 if limits[0]._timer is None else 200)
+
+    site.answers = [hold, look_at_the_limit]
+    connector = aiohttp.TCPConnector(limit=1)
 
     async def look(
         req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
@@ -867,6 +874,26 @@ async def test_cookie_of_an_answer_in_between_is_stored_and_borne(
             assert response.status == 200
     assert seen == [own, {"own": "a", "node": "b"}]
     assert {cookie.key for cookie in jar} == {"node", "elsewhere"}
+
+
+async def test_response_is_not_followed_to_its_end(site: Site) -> None:
+    """Or each of its chunks would be told to somebody who does not listen."""
+    seen: list[Any] = []
+
+    async def look(
+        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        try:
+            return await handler(req)
+        finally:
+            seen.append(list(req._traces))
+
+    async with aiohttp.ClientSession(middlewares=[look, quick()]) as session:
+        assert await ask(session, site) == 200
+        site.answers = [drop]
+        with pytest.raises(RetryExhausted):
+            await ask(session, site)
+    assert seen == [[], []]
 
 
 async def test_twenty_requests_share_ten_connections(site: Site) -> None:
@@ -1454,6 +1481,16 @@ async def test_tunnel_that_may_be_there_in_a_moment_is_asked_for_again(
             await session.request(method, "https://a.example", proxy=asked[0])
     assert caught.value.status == status
     assert asked[1:] == ["CONNECT"] * count
+
+
+async def test_tunnel_is_asked_for_again_where_aiohttp_does_not_tell() -> None:
+    async with (
+        proxy(503) as asked,
+        aiohttp.ClientSession(middlewares=[hide, quick()]) as session,
+    ):
+        with pytest.raises(aiohttp.ClientHttpProxyError):
+            await session.post("https://a.example", proxy=asked[0])
+    assert asked[1:] == ["CONNECT"] * 3
 
 
 async def test_retry_after_of_a_proxy_is_waited() -> None:

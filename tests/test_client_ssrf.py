@@ -765,8 +765,8 @@ async def test_denied_ipv4_host_is_known_in_every_spelling(
 
 @pytest.mark.parametrize(
     "host",
-    ["1.2.3.4.5", "256.1.1.1", "1.2.3.256", "4294967296", "0x", "0x.0x",
-     "08.1.1.1", f"{'0' * 70}1.1.1.1", "1..1"],
+    ["1.2.3.4.5", "1.2.3.4.0", "256.1.1.1", "1.2.3.256", "4294967296", "0x",
+     "0x.0x", "08.1.1.1", f"{'0' * 70}1.1.1.1", "1..1"],
 )  # fmt: skip
 def test_what_spells_out_no_address_is_left_as_it_is(host: str) -> None:
     found = canonical(host)
@@ -1047,6 +1047,34 @@ async def test_foreign_connector_is_refused() -> None:
             ssrf_session(policy, connector=other)
     async with ssrf_session(policy, connector=SSRFConnector(policy)) as session:
         assert isinstance(session.connector, SSRFConnector)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://public.example:8080/", "port"),
+        ("http://ten.example/", "address"),
+        ("http://127.0.0.1/", "address"),
+    ],
+)
+async def test_what_dials_through_the_connector_alone_is_guarded_too(
+    wire: Wire, url: str, reason: str
+) -> None:
+    class Borrowed(aiohttp.BaseConnector):
+        """With a pool of its own."""
+
+        allowed_protocol_schema_set = frozenset({"http"})
+
+        async def _create_connection(self, *args: Any) -> Any:
+            return await connector._create_connection(*args)
+
+    connector = SSRFConnector(SSRFPolicy())
+    async with aiohttp.ClientSession(connector=Borrowed()) as session:
+        with pytest.raises(SSRFError) as caught:
+            await session.get(url)
+    await connector.close()
+    assert caught.value.reason == reason
+    assert wire.dialled == []
 
 
 def test_connector_is_made_before_its_loop_runs(wire: Wire) -> None:

@@ -127,7 +127,7 @@ def _is_listed(host: str, hosts: Collection[str]) -> bool:
     host = canonical(host)
     if host in hosts:
         return True
-    while host and not is_literal(host):
+    while host:
         host = host.partition(".")[2]
         if f"*.{host}" in hosts:
             return True
