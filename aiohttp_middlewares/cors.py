@@ -104,7 +104,12 @@ from aiohttp_middlewares._core.grammar.fields import (
 from aiohttp_middlewares._core.grammar.origins import is_origin
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import lines
-from aiohttp_middlewares._core.sending import Decoration, Decorator
+from aiohttp_middlewares._core.sending import (
+    Headers,
+    Job,
+    before_sending,
+    departure_of,
+)
 from aiohttp_middlewares._core.urls import match_path, url_matcher
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -286,7 +291,7 @@ def cors_middleware(
         if covers is not None and not covers(request, asked):
             return await handler(request)
 
-        decorator: Decorator = _vary_by_origin
+        decorator: Job = _vary_by_origin
         if origin is not None:
             admit = judge(origin) if ask is None else await ask(origin, request)
             if admit is None and logger.isEnabledFor(logging.DEBUG):
@@ -298,9 +303,10 @@ def cors_middleware(
                 return preflight.answer(request, admit)
             else:  # somebody further in may have another policy
                 decorator = _vary_by_preflight
-        decoration = Decoration(request, decorator)
+        departure = departure_of(request)
+        place = departure.add(decorator)
         response = await handler(request)
-        decoration.passes(request, response)
+        departure.passes(place, response)
         return response
 
     return cors
@@ -316,15 +322,15 @@ def match_items(items: UrlCollection, value: str) -> bool:
 
 
 #: What an origin gets that is admitted.
-Policy: TypeAlias = Callable[[str], Decorator]
+Policy: TypeAlias = Callable[[str], Job]
 
 
 def _policy(*, credentials: bool, exposed: tuple[str, ...]) -> Policy:
     """What an admitted origin gets on every answer."""
     exposed_line = ", ".join(exposed)
 
-    def policy(origin: str) -> Decorator:
-        def admit(headers: CIMultiDict[str]) -> None:
+    def policy(origin: str) -> Job:
+        def admit(status: int, headers: Headers) -> None:
             # As _vary_by_origin(), for which each answer would pay a call.
             if headers.setdefault(VARY, "Origin") != "Origin":
                 add_elements(headers, VARY, ("Origin",))
@@ -379,9 +385,9 @@ class _Preflight:
             elif allowed:
                 self.headers[response_name] = ", ".join(allowed)
 
-    def answer(self, request: web.Request, admit: Decorator) -> web.Response:
+    def answer(self, request: web.Request, admit: Job) -> web.Response:
         headers = self.headers.copy()
-        admit(headers)
+        admit(200, headers)
         headers[VARY] = _PREFLIGHT_VARY
         for request_name, response_name in self.mirrored:
             asked = elements(lines(request, request_name))
@@ -395,12 +401,12 @@ _PREFLIGHT_VARY = (
 )
 
 
-def _vary_by_origin(headers: CIMultiDict[str]) -> None:
+def _vary_by_origin(status: int, headers: Headers) -> None:
     if headers.setdefault(VARY, "Origin") != "Origin":
         add_elements(headers, VARY, ("Origin",))
 
 
-def _vary_by_preflight(headers: CIMultiDict[str]) -> None:
+def _vary_by_preflight(status: int, headers: Headers) -> None:
     add_elements(headers, VARY, _PREFLIGHT_VARY.split(", "))
 
 
@@ -415,7 +421,7 @@ def _listed(what: str, origins: object) -> tuple[object, ...]:
     return found
 
 
-Judge: TypeAlias = Callable[[str], Decorator | None]
+Judge: TypeAlias = Callable[[str], Job | None]
 
 
 def _judge(what: str, origins: object, policy: Policy) -> Judge:
@@ -425,7 +431,7 @@ def _judge(what: str, origins: object, policy: Policy) -> Judge:
     if not (listed.wildcards or listed.patterns):
         return exact.get
 
-    def judge(origin: str) -> Decorator | None:
+    def judge(origin: str) -> Job | None:
         admit = exact.get(origin)
         if admit is None and listed.fit(origin):
             return policy(origin)
@@ -446,8 +452,8 @@ def _any_origin(policy: Policy) -> Judge:
 
 def _ask(
     check: OriginCheck, policy: Policy
-) -> Callable[[str, web.Request], Awaitable[Decorator | None]]:
-    async def ask(origin: str, request: web.Request) -> Decorator | None:
+) -> Callable[[str, web.Request], Awaitable[Job | None]]:
+    async def ask(origin: str, request: web.Request) -> Job | None:
         if not is_origin(origin) and origin != "null":
             return None
         try:
@@ -462,7 +468,7 @@ def _ask(
                 )
         except Exception:
             # Whatever is answered now, another origin may get another answer.
-            Decoration(request, _vary_by_origin)
+            before_sending(request, _vary_by_origin)
             raise
         return policy(origin) if verdict else None
 

@@ -21,8 +21,8 @@ from raw import head, raw
 from aiohttp_middlewares._core.grammar.fields import VARY, add_elements
 from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares._core.sending import (
-    Decoration,
     before_sending,
+    departure_of,
     only_one_response,
     reset_when_cut,
     start_over,
@@ -37,7 +37,7 @@ LAST = b"Connection: close\r\n"
 def marks(name: str) -> Middleware:
     """A middleware that leaves its mark on each answer, and says so last."""
 
-    def mark(headers: CIMultiDict[str]) -> None:
+    def mark(status: int, headers: CIMultiDict[str]) -> None:
         headers.add("X-Mark", name)  # seen twice if done twice
         headers["X-Word"] = name
 
@@ -51,9 +51,10 @@ def marks(name: str) -> Middleware:
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         before_sending(request, last)
-        decoration = Decoration(request, mark)
+        departure = departure_of(request)
+        place = departure.add(mark)
         response = await handler(request)
-        decoration.passes(request, response)
+        departure.passes(place, response)
         return response
 
     return marks
@@ -365,16 +366,17 @@ async def test_vary_of_a_compressed_file_is_kept(
     async def show(request: web.Request) -> web.FileResponse:
         return web.FileResponse(page)
 
-    def vary(headers: CIMultiDict[str]) -> None:
+    def vary(status: int, headers: CIMultiDict[str]) -> None:
         add_elements(headers, VARY, ["Origin"])
 
     @web.middleware
     async def varies(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        decoration = Decoration(request, vary)
+        departure = departure_of(request)
+        place = departure.add(vary)
         response = await handler(request)
-        decoration.passes(request, response)
+        departure.passes(place, response)
         return response
 
     app = web.Application(middlewares=[varies, varies])
@@ -723,13 +725,16 @@ def test_writer_with_slots_is_left_alone() -> None:
     class Slotted:
         __slots__ = ("__weakref__", "output_size")
 
+        def __init__(self) -> None:
+            self.output_size = 0
+
         async def write_headers(self, line: str, headers: object) -> None:
             pass
 
         async def write_eof(self, chunk: bytes = b"") -> None:
             pass
 
-    request: Any = SimpleNamespace(writer=Slotted())
+    request: Any = SimpleNamespace(writer=Slotted(), transport=None)
     before_sending(request, lambda status, headers: None)
     reset_when_cut(request)
     only_one_response(request)

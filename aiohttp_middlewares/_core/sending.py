@@ -16,7 +16,7 @@ every middleware adds its job to that one. Bodies pass ``write`` and
 import socket
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeAlias
 from weakref import ref
@@ -25,14 +25,27 @@ from aiohttp import ClientConnectionResetError, hdrs, web
 from multidict import CIMultiDict
 
 Headers: TypeAlias = CIMultiDict[str]
+Bytes: TypeAlias = bytes | bytearray | memoryview
+
+
+class Body(ABC):
+    """What stands between a response and the writer: see ``encoding``."""
+
+    @abstractmethod
+    async def write(
+        self, departure: "Departure", chunk: Bytes, **options: Any
+    ) -> None: ...
+
+    @abstractmethod
+    async def write_eof(self, departure: "Departure", chunk: Bytes) -> None: ...
+
+
 #: Gets the status and the headers of what is about to leave, may change these,
 #: and may give what takes the body.
-Job: TypeAlias = "Callable[[int, Headers], Awaitable[None] | Body | None]"
-#: Changes headers, whatever the status.
-Decorator: TypeAlias = Callable[[Headers], None]
-Bytes: TypeAlias = bytes | bytearray | memoryview
+Job: TypeAlias = Callable[[int, Headers], Awaitable[None] | Body | None]
 #: For isinstance(), which finds the very class of an object quickly.
 RESPONSES = (web.Response, web.StreamResponse)
+_BUFFERED = web.Response
 
 
 def started(request: web.Request) -> bool:
@@ -81,18 +94,6 @@ def start_over(writer: Any) -> None:
         pass  # a writer with slots, and others inside
 
 
-class Body(ABC):
-    """What stands between a response and the writer: see ``encoding``."""
-
-    @abstractmethod
-    async def write(
-        self, departure: "Departure", chunk: Bytes, **options: Any
-    ) -> None: ...
-
-    @abstractmethod
-    async def write_eof(self, departure: "Departure", chunk: Bytes) -> None: ...
-
-
 class Departure(ref[Any]):
     """Stands in for ``write_headers`` of a writer, which it refers to weakly.
 
@@ -110,9 +111,16 @@ class Departure(ref[Any]):
         "line",
         "lingers",
         "others",
+        "passed",
+        "reached",
     )
 
-    jobs: list[Job]
+    #: From the outermost middleware's to the innermost's.
+    jobs: list[tuple[Job, bool]]
+    #: The headers of the last response that passed by or left, and the
+    #: outermost place where they were changed.
+    passed: Headers | None
+    reached: int
     #: What somebody else had put in front of ``write_headers`` before.
     behind: Callable[[str, Headers], Awaitable[None]] | None
     #: The same for ``write`` and ``write_eof``, once we stand there as well.
@@ -138,39 +146,88 @@ class Departure(ref[Any]):
         self.line = status_line
         self.body = None  # of a response that was given up
         status = int(status_line.split(" ", 2)[1])
-        jobs = reversed(self.jobs)
         try:
-            for job in jobs:
-                more = job(status, headers)
-                if more is not None:
-                    return self.finish(more, jobs, status, headers)
+            place, more = self.work(len(self.jobs), status, headers)
         except BaseException:
             start_over(writer)  # aiohttp may answer 500
             raise
+        if more is not None:
+            return self.finish(place, more, status, headers)
+        self.passed = headers
+        self.reached = 0
         return self.send_headers(headers)
 
+    def work(
+        self, place: int, status: int, headers: Headers
+    ) -> tuple[int, Any]:
+        """Do the jobs from a place outwards, up to one that leaves more."""
+        jobs = self.jobs
+        reached = self.reached if headers is self.passed else len(jobs)
+        while place:
+            place -= 1
+            job, is_early = jobs[place]
+            if is_early and place >= reached:
+                continue
+            more = job(status, headers)
+            if more is not None:
+                return place, more
+        return 0, None
+
     async def finish(
-        self,
-        more: Awaitable[None] | Body | None,
-        jobs: Iterator[Job],
-        status: int,
-        headers: Headers,
+        self, place: int, more: Any, status: int, headers: Headers
     ) -> None:
         try:
-            while True:
+            while more is not None:
                 if isinstance(more, Body):
                     self.take_over()
                     self.body = more
-                elif more is not None:
+                else:
                     await more
-                job = next(jobs, None)
-                if job is None:
-                    break
-                more = job(status, headers)
+                place, more = self.work(place, status, headers)
         except BaseException:
             start_over(self.writer)
             raise
+        self.passed = headers
+        self.reached = 0
         await self.send_headers(headers)
+
+    def add(self, job: Job) -> int:
+        """Have headers changed when they leave, or when they pass by.
+
+        As :func:`before_sending`, but the job changes headers only, whatever
+        the status, and is done at once to what :meth:`passes` by: then those
+        outside see it, and it is not done again. The place that comes back is
+        for that.
+        """
+        jobs = self.jobs
+        jobs.append((job, True))
+        return len(jobs) - 1
+
+    def passes(self, place: int, response: web.StreamResponse) -> None:
+        """A response passes by on its way outwards.
+
+        Raised ``web.HTTPException`` are left for later, as one may be the same
+        object for many requests. So are files: aiohttp sets ``Vary`` of one
+        when it prepares it, whatever it was.
+        """
+        if type(response) is not _BUFFERED and (
+            not isinstance(response, RESPONSES)
+            or isinstance(response, web.FileResponse)
+        ):
+            return
+        headers = response.headers
+        jobs = self.jobs
+        # Those further in may have seen another response, or none.
+        at = self.reached if headers is self.passed else len(jobs)
+        if at <= place:
+            return  # as it has left
+        self.passed = headers
+        self.reached = place
+        while at > place:
+            at -= 1
+            job, is_early = jobs[at]
+            if is_early:
+                job(0, headers)
 
     @property
     def writer(self) -> Any:
@@ -187,11 +244,13 @@ class Departure(ref[Any]):
 
     def take_over(self) -> None:
         """Stand in for ``write`` and ``write_eof``, too."""
-        if self.others is None:
-            writer = self.writer
-            own = writer.__dict__
-            self.others = own.get("write"), own.get("write_eof")
-            self.ended = self.lingers = self.given_up = False
+        if self.others is not None:
+            return
+        writer = self.writer
+        own = getattr(writer, "__dict__", {})
+        self.others = own.get("write"), own.get("write_eof")
+        self.ended = self.lingers = self.given_up = False
+        with suppress(AttributeError):  # a writer with slots
             writer.write = self.write
             writer.write_eof = self.write_eof
 
@@ -236,24 +295,32 @@ class Departure(ref[Any]):
             await type(writer).write_eof(writer, chunk)
 
 
-def departure_of(request: web.Request) -> Departure | None:
-    """That of the request; ``None`` where the writer takes none."""
+def departure_of(request: web.Request) -> Departure:
+    """That of the request, which all middlewares share."""
     writer: Any = request.writer
     try:
         found = writer.__dict__.get("write_headers")
         if type(found) is Departure:
             return found
-        if has_sent(writer):
+        if writer.output_size:
             forget_interim(request)
-        departure = Departure(writer)
-        departure.jobs = []
-        departure.behind = found
-        departure.others = None
-        departure.body = None
-        writer.write_headers = departure
+        departure = writer.write_headers = Departure(writer)
     except (AttributeError, TypeError):
-        return None  # a writer with slots
+        # A writer with slots: only what passes by gets decorated.
+        departure, found = Departure(_NOWHERE), None
+    departure.jobs = []
+    departure.behind = found
+    departure.others = departure.passed = None
     return departure
+
+
+class _Nowhere:
+    """A writer that nothing is written to, and that takes no hook."""
+
+    __slots__ = ("__weakref__",)
+
+
+_NOWHERE = _Nowhere()
 
 
 def before_sending(request: web.Request, job: Job) -> None:
@@ -265,51 +332,7 @@ def before_sending(request: web.Request, job: Job) -> None:
     as far and was given up with not a byte of it out, such as one that a
     handler had prepared when it failed. The job must not hold the request.
     """
-    departure = departure_of(request)
-    if departure is not None:
-        departure.jobs.append(job)
-
-
-class Decoration:
-    """A decorator on its way, for middlewares that can do it earlier.
-
-    A response that passes by unsent is decorated at once, so that those
-    outside see its headers; whatever else answers is when it leaves. Raised
-    ``web.HTTPException`` are left for then, as one may be the same object for
-    many requests. No headers are decorated twice.
-    """
-
-    __slots__ = ("decorator", "done")
-
-    def __init__(self, request: web.Request, decorator: Decorator) -> None:
-        self.decorator = decorator
-        self.done: Headers | None = None
-        before_sending(request, self)
-
-    def __call__(self, status: int, headers: Headers) -> None:
-        if headers is not self.done:
-            self.done = headers
-            self.decorator(headers)
-
-    def passes(
-        self, request: web.Request, response: web.StreamResponse
-    ) -> None:
-        # aiohttp sets Vary of a file when it prepares it, whatever it was.
-        if type(response) is not web.Response and (
-            not isinstance(response, RESPONSES)
-            or isinstance(response, web.FileResponse)
-        ):
-            return
-        if response.prepared:
-            return
-        departure = departure_of(request)
-        for job in () if departure is None else reversed(departure.jobs):
-            if job is self:
-                break
-            # Further in. It was another response that it saw, if any.
-            if isinstance(job, Decoration):
-                job(0, response.headers)
-        self(0, response.headers)
+    departure_of(request).jobs.append((job, False))
 
 
 def only_one_response(request: web.Request) -> None:
@@ -319,22 +342,21 @@ def only_one_response(request: web.Request) -> None:
     to the next request. What was begun, and is not out yet, is given up.
     """
     departure = departure_of(request)
-    if departure is not None:
-        departure.take_over()
-        departure.given_up = True
-        if not started(request):
-            departure.ended = False
-            departure.body = None
-            start_over(request.writer)
+    departure.take_over()
+    departure.given_up = True
+    if not started(request):
+        departure.ended = False
+        departure.body = None
+        start_over(request.writer)
 
 
 def is_given_up(request: web.Request) -> bool:
     """Whether somebody else answers in place of the handler."""
-    departure = departure_of(request)
+    found = getattr(request.writer, "write_headers", None)
     return (
-        departure is not None
-        and departure.others is not None
-        and departure.given_up
+        isinstance(found, Departure)
+        and found.others is not None
+        and found.given_up
     )
 
 
@@ -345,10 +367,9 @@ def reset_when_cut(request: web.Request) -> None:
     that is closed half-way looks complete, unless it is reset: RFC 9112 8.
     """
     departure = departure_of(request)
-    if departure is not None:
-        departure.take_over()
-        departure.lingers = True
-        _linger(request.transport, reset=True)
+    departure.take_over()
+    departure.lingers = True
+    _linger(request.transport, reset=True)
 
 
 def _linger(transport: Any, *, reset: bool) -> None:
