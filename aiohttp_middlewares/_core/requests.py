@@ -49,12 +49,6 @@ def lines(request: WithHeaders, name: str) -> list[str]:
     ]
 
 
-def line(request: web.Request, name: str) -> str | None:
-    """The one line of a header field; ``None`` if there are more, or none."""
-    found = lines(request, name)
-    return found[0] if len(found) == 1 else None
-
-
 # Its authority
 # =============
 
@@ -69,7 +63,7 @@ def authority_text(request: web.Request) -> str | None:
         # request.host has lost the port here.
         return request.url.raw_authority
     # request.host alone would make up for a missing field.
-    return None if line(request, hdrs.HOST) is None else request.host
+    return request.host if len(lines(request, hdrs.HOST)) == 1 else None
 
 
 def authority_of(request: web.Request) -> Authority | None:

@@ -126,7 +126,6 @@ from aiohttp_middlewares._core.grammar.fields import (
 )
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.sending import (
-    RESPONSES,
     forget_interim,
     is_given_up,
     reset_when_cut,
@@ -224,12 +223,17 @@ def error_middleware(
     ) -> web.StreamResponse:
         if request.writer.output_size:
             forget_interim(request)
-        if request.version < HttpVersion11:
+        # It is nearly always this very object.
+        version = request.version
+        if version is not HttpVersion11 and version < HttpVersion11:
             reset_when_cut(request)
         try:
             response = await handler(request)
-            # What aiohttp itself looks for is the method.
-            if isinstance(response, RESPONSES) or hasattr(response, "prepare"):
+            # What aiohttp itself looks for is the method. Most are of this
+            # very class, which is quickly told.
+            if response.__class__ is web.Response or hasattr(
+                response, "prepare"
+            ):
                 return response
             raise no_response(handler, response)
         except Exception as err:
