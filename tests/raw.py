@@ -35,7 +35,7 @@ def head(received: bytes) -> Head:
     """Take the first response apart; header lines stay as many as they are."""
     start, _, rest = received.partition(b"\r\n\r\n")
     line, *fields = start.decode().split("\r\n")
-    assert line.startswith("HTTP/1."), received
+    assert line.startswith("HTTP/"), received
     pairs = (field.split(": ", 1) for field in fields)
     headers = CIMultiDict([(name, value) for name, value in pairs])
     return Head(int(line.split()[1]), headers, rest)

@@ -5,6 +5,7 @@ every request that reaches the middlewares is answered.
 """
 
 import asyncio
+import gc
 import logging
 import os
 import re
@@ -507,8 +508,8 @@ class Watched:
         for path in fuzz.READERS:
             self.app.router.add_route("*", path, self.read)
         self.app.router.add_route("*", fuzz.SLOW, self.slow)
-        #: Of each conversation: the requests that came in and that ended.
-        self.begun: dict[str, list[str]] = defaultdict(list)
+        #: Of each conversation: the requests at work, and those that ended.
+        self.at_work: dict[str, list[web.Request]] = defaultdict(list)
         self.ended: dict[str, list[str]] = defaultdict(list)
         #: The requests whose handler asked for a 5xx, or was too slow.
         self.failed: set[str] = set()
@@ -521,10 +522,11 @@ class Watched:
         ) -> web.StreamResponse:
             id = request.headers.get("X-Fuzz", ".")
             number = id.partition(".")[0]
-            self.begun[number].append(id)
+            self.at_work[number].append(request)
             try:
                 return await handler(request)
             finally:
+                self.at_work[number].remove(request)
                 self.ended[number].append(id)
 
         return probe
@@ -537,7 +539,7 @@ class Watched:
             if request.match_info.handler in FAILING:
                 self.failed.add(request.headers["X-Fuzz"])
             session = await aiohttp_session.get_session(request)
-            session["path"] = request.path
+            session["path"] = request.path[:99]  # what a cookie holds
             return await handler(request)
 
         return innermost
@@ -582,7 +584,7 @@ class Answered(NamedTuple):
 def split(received: bytes, methods: dict[str, str]) -> list[Answered]:
     """Take all answers apart that are there as a whole."""
     found = []
-    while received.startswith(b"HTTP/1."[: len(received)]) and received:
+    while received.startswith(b"HTTP/"[: len(received)]) and received:
         if b"\r\n\r\n" not in received:
             return found
         answer = head(received)
@@ -644,11 +646,11 @@ async def have(
             try:
                 more = await asyncio.wait_for(client.reader.read(2**16), 0.05)
             except asyncio.TimeoutError:
-                ended = watched.ended[number]
-                if watched.begun[number] == ended and len(answered) >= len(
-                    ended
-                ):
-                    break  # the server waits for the rest of a body, say
+                if not any(
+                    request.content.is_eof()
+                    for request in watched.at_work[number]
+                ) and len(answered) >= len(watched.ended[number]):
+                    break  # the server waits for more, of a body or a head
                 assert asyncio.get_running_loop().time() < deadline, "it hangs"
                 continue
             except ConnectionError:
@@ -670,6 +672,9 @@ async def have(
             assert answer.id in watched.failed, f"{answer}: nobody asked for it"
 
 
+# A file that aiohttp is about to open when the handler is cancelled is left to
+# the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.parametrize("handler_cancellation", [True, False])
 async def test_fuzzed_conversations_go_as_they_should(
     caplog: pytest.LogCaptureFixture, handler_cancellation: bool
@@ -720,6 +725,7 @@ async def test_fuzzed_conversations_go_as_they_should(
             await eventually(lambda: asyncio.all_tasks() == before)
     finally:
         logging.getLogger().removeHandler(gathers)
+    gc.collect()
     assert failures == [], "\n".join(failures)
 
 
@@ -727,6 +733,13 @@ def is_unexpected(record: logging.LogRecord) -> bool:
     """An error of ours, but not the failure of a handler."""
     exc = record.exc_info[1] if record.exc_info else None
     if isinstance(exc, answers.Failed | asyncio.TimeoutError):
+        return False
+    if (
+        isinstance(exc, web.RequestPayloadError)
+        and record.name == "aiohttp.server"
+    ):
+        return False  # aiohttp itself reads the rest of a body: no gzip, say
+    if record.__dict__.get("path") == "/none":  # which returns nothing
         return False
     return is_ours(record)
 
