@@ -1,35 +1,55 @@
-"""What a client may send to all five at once.
+"""What a client may send: to all five at once, and to all that there are.
 
 Nothing of it makes a middleware answer 500 or write to the log at ERROR, and
 every request that reaches the middlewares is answered.
 """
 
 import asyncio
+import gc
 import logging
+import os
 import re
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from traceback import walk_tb
+from typing import NamedTuple
 
+import aiohttp_session
+import answers
+import fuzz
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from live import PATIENCE, Live, eventually, live
+from raw import head
 
 import aiohttp_middlewares
 from aiohttp_middlewares import (
     NON_IDEMPOTENT_METHODS,
+    basic_auth_middleware,
+    body_limit_middleware,
+    compression_middleware,
     cors_middleware,
+    csrf_middleware,
     debug_error_handler,
+    early_data_middleware,
     error_middleware,
     https_middleware,
+    https_redirect_middleware,
     problem_error_handler,
+    proxy_headers_middleware,
+    security_headers_middleware,
+    session_middleware,
     shield_middleware,
     timeout_middleware,
+    trusted_host_middleware,
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
 
@@ -433,6 +453,304 @@ def test_servers_answer_as_they_should(servers: Servers) -> None:
         assert servers.outcomes == [status]
     servers.ask(request((b"OPTIONS", b"/"), [*said, (PREFLIGHT, b"PUT")]))
     assert servers.outcomes == [200]
+
+
+# All of them, and many requests at once
+# ======================================
+
+SEED = int(os.environ.get("FUZZ_SEED", "6"))
+REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "5000"))
+#: The number of the only conversation to have, once it has failed.
+ONLY = os.environ.get("FUZZ_ONLY")
+#: How many conversations there are at a time.
+AT_ONCE = 16
+
+
+def documented() -> list[Middleware]:
+    """The documented order. A new middleware has to be added, in its place."""
+    return [
+        proxy_headers_middleware(trusted=["127.0.0.1"]),
+        https_middleware({"Forwarded": "https"}),
+        trusted_host_middleware(["example.com", "*.example.com", "[::1]"]),
+        https_redirect_middleware(ignore=["/empty"]),
+        security_headers_middleware(),
+        cors_middleware(
+            origins=["https://app.example.com"],
+            allow_credentials=True,
+            allow_headers=["*"],
+        ),
+        error_middleware(
+            config={
+                re.compile("/[a-m]"): problem_error_handler,
+                re.compile("/[n-r]"): debug_error_handler,
+            }
+        ),
+        early_data_middleware(),
+        body_limit_middleware(1000, limits={"/chunks": 2000}),
+        compression_middleware(minimum_size=0),
+        timeout_middleware(29.5, limits={fuzz.SLOW: 0.01}),
+        shield_middleware(methods=NON_IDEMPOTENT_METHODS),
+        session_middleware("a key of the tests, and of nobody else"),
+        basic_auth_middleware({"me": "secret"}, ignore=["/sent", "/late"]),
+        csrf_middleware(trusted_origins=["https://app.example.com"]),
+    ]
+
+
+class Watched:
+    """An application that notes what becomes of every request."""
+
+    def __init__(self) -> None:
+        self.app = answers.serve(
+            web.Application(middlewares=[self.probe(), *documented()])
+        )
+        self.app.middlewares.append(self.innermost())
+        self.app.on_response_prepare.append(self.echo)
+        for path in fuzz.READERS:
+            self.app.router.add_route("*", path, self.read)
+        self.app.router.add_route("*", fuzz.SLOW, self.slow)
+        #: Of each conversation: the requests at work, and those that ended.
+        self.at_work: dict[str, list[web.Request]] = defaultdict(list)
+        self.ended: dict[str, list[str]] = defaultdict(list)
+        #: The requests whose handler asked for a 5xx, or was too slow.
+        self.failed: set[str] = set()
+        self.answered: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    def probe(self) -> Middleware:
+        @web.middleware
+        async def probe(
+            request: web.Request, handler: Handler
+        ) -> web.StreamResponse:
+            id = request.headers.get("X-Fuzz", ".")
+            number = id.partition(".")[0]
+            self.at_work[number].append(request)
+            try:
+                return await handler(request)
+            finally:
+                self.at_work[number].remove(request)
+                self.ended[number].append(id)
+
+        return probe
+
+    def innermost(self) -> Middleware:
+        @web.middleware
+        async def innermost(
+            request: web.Request, handler: Handler
+        ) -> web.StreamResponse:
+            if request.match_info.handler in FAILING:
+                self.failed.add(request.headers["X-Fuzz"])
+            session = await aiohttp_session.get_session(request)
+            session["path"] = request.path[:99]  # what a cookie holds
+            return await handler(request)
+
+        return innermost
+
+    async def echo(
+        self, request: web.Request, response: web.StreamResponse
+    ) -> None:
+        id = request.headers.get("X-Fuzz", ".")
+        response.headers["X-Fuzz"] = id
+        if id in self.answered:
+            self.answered[id].set()
+
+    async def read(self, request: web.Request) -> web.Response:
+        reader = getattr(request, request.path.strip("/"), None)
+        if request.path == "/chunks":
+            async for _ in request.content.iter_chunked(10):
+                pass
+        elif reader is not None:
+            read = await reader()
+            if request.path == "/multipart":
+                async for part in read:
+                    await part.read(decode=True)
+        return web.Response(text="read")
+
+    async def slow(self, request: web.Request) -> web.Response:
+        id = request.headers["X-Fuzz"]
+        self.failed.add(id)
+        with suppress(asyncio.TimeoutError):  # when nobody hears the answer
+            await asyncio.wait_for(self.answered[id].wait(), 0.05)
+        return web.Response(text="LATE")
+
+
+#: They fail as they should.
+FAILING = (answers.failed, answers.none, answers.late)
+
+
+class Answered(NamedTuple):
+    status: int
+    id: str | None
+
+
+def split(received: bytes, methods: dict[str, str]) -> list[Answered]:
+    """Take all answers apart that are there as a whole."""
+    found = []
+    while received.startswith(b"HTTP/"[: len(received)]) and received:
+        if b"\r\n\r\n" not in received:
+            return found
+        answer = head(received)
+        received = answer.rest
+        if 100 <= answer.status < 200 and answer.status != 101:
+            continue
+        id = answer.headers.get("X-Fuzz")
+        end: int | None
+        if answer.status == 101:
+            end = len(received)  # another protocol
+        elif answer.status in (204, 304) or methods.get(id or "") == "HEAD":
+            end = 0
+        elif answer.headers.get("Transfer-Encoding") == "chunked":
+            end = end_of_chunks(received)
+        elif "Content-Length" in answer.headers:
+            end = int(answer.headers["Content-Length"])
+        else:
+            end = len(received)  # until the connection is closed
+        if end is None or len(received) < end:
+            return found  # it broke off
+        received = received[end:]
+        found.append(Answered(answer.status, id))
+    assert not received, f"this is no answer: {received[:200]!r}"
+    return found
+
+
+def end_of_chunks(received: bytes) -> int | None:
+    position = 0
+    while (line := received.find(b"\r\n", position)) >= 0:
+        size = int(received[position:line], 16)
+        position = line + 2 + size + 2
+        assert received[position - 2 : position] in (b"\r\n", b"\r", b"")
+        if size == 0:
+            return position if position <= len(received) else None
+    return None
+
+
+async def have(
+    watched: Watched, server: Live, conversation: fuzz.Conversation
+) -> None:
+    """Have one conversation, and look at what came of it."""
+    number = str(conversation.number)
+    ids = [request.id for request in conversation.requests]
+    methods = {request.id: request.method for request in conversation.requests}
+    client = await server.connect()
+    received, closed = b"", False
+    try:
+        for piece in conversation.pieces:
+            client.write("", piece)
+            await asyncio.sleep(0)
+        if conversation.vanishes == "reset":
+            client.reset()
+        if conversation.vanishes:
+            return
+
+        answered: list[Answered] = []
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        while len(answered) < len(ids):
+            try:
+                more = await asyncio.wait_for(client.reader.read(2**16), 0.05)
+            except asyncio.TimeoutError:
+                if not any(
+                    request.content.is_eof()
+                    for request in watched.at_work[number]
+                ) and len(answered) >= len(watched.ended[number]):
+                    break  # the server waits for more, of a body or a head
+                assert asyncio.get_running_loop().time() < deadline, "it hangs"
+                continue
+            except ConnectionError:
+                more = b""
+            received += more
+            answered = split(received, methods)
+            if not more:
+                closed = True
+                break
+    finally:
+        client.leave()
+
+    said = [answer.id for answer in answered if answer.id is not None]
+    assert said == [id for id in ids if id in said], f"crossed: {said}"
+    if not closed:
+        assert {*watched.ended[number]} <= {*said, "."}, "an answer is lost"
+    for answer in answered:
+        if answer.status >= 500:
+            assert answer.id in watched.failed, f"{answer}: nobody asked for it"
+
+
+# A file that aiohttp is about to open when the handler is cancelled is left to
+# the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("handler_cancellation", [True, False])
+async def test_fuzzed_conversations_go_as_they_should(
+    caplog: pytest.LogCaptureFixture, handler_cancellation: bool
+) -> None:
+    """No 5xx, error, hang or crossed answer that is ours, no task left over.
+
+    ``FUZZ_REQUESTS`` says how many, ``FUZZ_SEED`` which. A conversation that
+    fails is told, and can be had again alone.
+    """
+    watched = Watched()
+    failures: list[str] = []
+    records: list[logging.LogRecord] = []
+    gathers = Gathers(records)
+    logging.getLogger().addHandler(gathers)
+    numbers = count() if ONLY is None else iter([int(ONLY)])
+    left = REQUESTS // 2
+
+    async def work(server: Live) -> None:
+        nonlocal left
+        for number in numbers:
+            if left <= 0 or failures:
+                return
+            conversation = fuzz.conversation(SEED, number)
+            left -= len(conversation.requests)
+            try:
+                await have(watched, server, conversation)
+                ours = [*filter(is_unexpected, records)]
+                assert not ours, [
+                    logging.Formatter().format(record) for record in ours
+                ]
+            except (AssertionError, ValueError) as exc:
+                failures.append(
+                    f"FUZZ_SEED={SEED} FUZZ_ONLY={number}: {exc}\n"
+                    f"{conversation.sent!r}"
+                )
+            caplog.clear()
+            records.clear()
+
+    try:
+        async with live(
+            watched.app,
+            handler_cancellation=handler_cancellation,
+            lingering_time=0.01,
+        ) as server:
+            before = asyncio.all_tasks()
+            workers = 1 if ONLY else AT_ONCE
+            await asyncio.gather(*(work(server) for _ in range(workers)))
+            await eventually(lambda: asyncio.all_tasks() == before)
+    finally:
+        logging.getLogger().removeHandler(gathers)
+    gc.collect()
+    assert failures == [], "\n".join(failures)
+
+
+def is_unexpected(record: logging.LogRecord) -> bool:
+    """An error of ours, but not the failure of a handler."""
+    exc = record.exc_info[1] if record.exc_info else None
+    if isinstance(exc, answers.Failed | asyncio.TimeoutError):
+        return False
+    if (
+        isinstance(exc, web.RequestPayloadError)
+        and record.name == "aiohttp.server"
+    ):
+        return False  # aiohttp itself reads the rest of a body: no gzip, say
+    if record.__dict__.get("path") == "/none":  # which returns nothing
+        return False
+    return is_ours(record)
+
+
+def test_fuzzed_stack_has_every_middleware() -> None:
+    built = {middleware.__name__ for middleware in documented()}
+    assert {f"{name}_middleware" for name in built} == {
+        name
+        for name in aiohttp_middlewares.__all__
+        if name.endswith("_middleware")
+    }
 
 
 # Warnings
