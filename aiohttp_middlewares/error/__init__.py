@@ -132,6 +132,7 @@ from aiohttp_middlewares._core.sending import (
     start_over,
     started,
 )
+from aiohttp_middlewares._core.statuses import is_http, own_status
 from aiohttp_middlewares.annotations import ExceptionType, Handler, Middleware
 from aiohttp_middlewares.error._choice import (
     Choice,
@@ -146,8 +147,6 @@ from aiohttp_middlewares.error._context import (
     ErrorContext,
     error_context,
     get_error_from_request,
-    is_http,
-    own_status,
     set_error_to_request,
 )
 from aiohttp_middlewares.error._debug import debug_error_handler
@@ -237,9 +236,10 @@ def error_middleware(
                 return response
             raise no_response(handler, response)
         except Exception as err:
-            if is_given_up(request):
-                raise  # whoever has answered instead tells of it
-            if started(request) and _is_for_aiohttp(request, err):
+            if started(request) and (
+                # Somebody else has answered, and tells of it.
+                is_given_up(request) or _is_for_aiohttp(request, err)
+            ):
                 raise
             return await get_error_response(
                 request,

@@ -9,9 +9,9 @@ from aiohttp import web
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.sending import RESPONSES
+from aiohttp_middlewares._core.statuses import status_of
 from aiohttp_middlewares._core.urls import UrlMap
 from aiohttp_middlewares.annotations import Handler
-from aiohttp_middlewares.error._context import status_of
 
 
 class Choice:

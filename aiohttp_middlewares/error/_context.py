@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
-from aiohttp import ClientError, web
-from aiohttp.web import HTTPException
+from aiohttp import web
 
 from aiohttp_middlewares._core.keys import request_key
-from aiohttp_middlewares.error._misread import misread
+from aiohttp_middlewares._core.statuses import (
+    attribute,
+    is_http,
+    status_of,
+)
 
 #: What a ``TaskGroup`` raises, from Python 3.11 on.
 GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())
@@ -83,41 +86,9 @@ def set_error_to_request(request: web.Request, err: Exception) -> Exception:
     return err
 
 
-def is_http(err: Exception) -> TypeGuard[web.HTTPException]:
-    # isinstance() takes long for a class that has an abstract base.
-    return HTTPException in type(err).__mro__
-
-
-def status_of(request: web.Request, err: Exception) -> int:
-    """The status to answer with."""
-    if is_http(err):
-        return err.status
-    status = own_status(request, err)
-    return 500 if status is None else status
-
-
-def own_status(request: web.Request, err: Exception) -> int | None:
-    """``err.status``, where that is the status of an answer of ours.
-
-    That another server refused our own request (``aiohttp.ClientError``) says
-    nothing about the visitor's. But what the visitor sent and aiohttp cannot
-    read does.
-    """
-    status = _attribute(err, "status")
-    if (
-        isinstance(status, int)
-        and 400 <= status <= 599
-        and not isinstance(err, ClientError)
-    ):
-        return int(status)
-    if isinstance(err, web.RequestPayloadError) or misread(request, err):
-        return 400
-    return None
-
-
 def own_data(err: Exception) -> Any:
     """``err.data``, where it can be written as JSON, else None."""
-    data = _attribute(err, "data")
+    data = attribute(err, "data")
     if data is not None:
         try:
             json.dumps(data, allow_nan=False)
@@ -148,7 +119,7 @@ def phrase(status: int) -> str:
 
 
 def _message(err: Exception, status: int) -> str:
-    message = _attribute(err, "message")
+    message = attribute(err, "message")
     if isinstance(message, str) and message.strip():
         return message
     try:
@@ -206,10 +177,3 @@ class _Given(NamedTuple):
         if getattr(self.err, "compression", False):
             response.enable_compression()
         return response
-
-
-def _attribute(err: Exception, name: str) -> Any:
-    try:
-        return getattr(err, name, None)
-    except Exception:  # a property that fails
-        return None

@@ -10,14 +10,13 @@ from multidict import CIMultiDict
 
 from aiohttp_middlewares._core.grammar.fields import best_media_type
 from aiohttp_middlewares._core.requests import lines
+from aiohttp_middlewares._core.statuses import is_http, own_status
 from aiohttp_middlewares.error._context import (
     ErrorContext,
     context_of,
     describe,
-    is_http,
     own_body,
     own_data,
-    own_status,
     phrase,
 )
 

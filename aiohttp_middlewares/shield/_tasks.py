@@ -17,6 +17,7 @@ from aiohttp_middlewares._core.sending import (
     only_one_response,
     started,
 )
+from aiohttp_middlewares._core.statuses import status_of
 from aiohttp_middlewares.annotations import Handler
 
 logger: logging.Logger = logging.getLogger("aiohttp_middlewares.shield")
@@ -246,8 +247,8 @@ def _report(
         why = exc.__cause__  # an error middleware inside could not answer it
     if why is None:
         return
-    if isinstance(why, web.HTTPException) and why.status < 500:
-        return
+    if isinstance(why, Exception) and status_of(request, why) < 500:
+        return  # no error of ours
     if isinstance(why, AnsweredAlready):
         return  # it wrote to a client that had its answer, such as a 504
     if client_left and started(request) and _comes_of_it(why):

@@ -31,6 +31,8 @@ def misread(request: web.Request, err: Exception) -> bool:
     of this very request. The same class of exception, raised by what the
     handler does with something else, is the handler's own error.
     """
+    if isinstance(err, web.PayloadAccessError):
+        return False  # too late: the request has been answered
     found = False
     module = ""
     traceback = err.__traceback__

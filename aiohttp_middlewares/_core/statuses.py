@@ -1,0 +1,47 @@
+"""The status that an exception is answered with."""
+
+from typing import Any, TypeGuard
+
+from aiohttp import ClientError, web
+from aiohttp.web import HTTPException
+
+from aiohttp_middlewares._core.misread import misread
+
+
+def is_http(err: Exception) -> TypeGuard[web.HTTPException]:
+    # isinstance() takes long for a class that has an abstract base.
+    return HTTPException in type(err).__mro__
+
+
+def status_of(request: web.Request, err: Exception) -> int:
+    """The status to answer with."""
+    if is_http(err):
+        return err.status
+    status = own_status(request, err)
+    return 500 if status is None else status
+
+
+def own_status(request: web.Request, err: Exception) -> int | None:
+    """``err.status``, where that is the status of an answer of ours.
+
+    That another server refused our own request (``aiohttp.ClientError``) says
+    nothing about the visitor's. But what the visitor sent and aiohttp cannot
+    read does.
+    """
+    status = attribute(err, "status")
+    if (
+        isinstance(status, int)
+        and 400 <= status <= 599
+        and not isinstance(err, ClientError)
+    ):
+        return int(status)
+    if isinstance(err, web.RequestPayloadError) or misread(request, err):
+        return 400
+    return None
+
+
+def attribute(err: Exception, name: str) -> Any:
+    try:
+        return getattr(err, name, None)
+    except Exception:  # a property that fails
+        return None
