@@ -400,7 +400,6 @@ DOWNLOADS = {
             ["GET /", "GET /b"],
         ),
     ],
-    ids=str,
 )
 async def test_methods_urls_and_ignore_say_what_is_shielded(
     options: Any, shielded: list[str], left_alone: list[str]
