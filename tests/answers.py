@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from aiohttp_middlewares import get_error_response
 from aiohttp_middlewares.annotations import Handler, Middleware
@@ -79,7 +79,8 @@ async def streamed_with_length(request: web.Request) -> web.StreamResponse:
 
 async def events(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    response.enable_chunked_encoding()
+    if request.version == HttpVersion11:
+        response.enable_chunked_encoding()
     return await _stream(request, response)
 
 

@@ -198,7 +198,7 @@ PIECES = [
 
 METHODS = [
     *("GET", "GET", "GET", "POST", "POST", "POST", "PUT", "PATCH", "DELETE"),
-    *("HEAD", "OPTIONS", "TRACE", "PROPFIND", "M-SEARCH", "get", "X"),
+    *("HEAD", "OPTIONS", "TRACE", "PROPFIND", "M-SEARCH"),
 ]
 PATHS = [kind.path for kind in answers.KINDS]
 #: What the application of the test has besides.
@@ -280,13 +280,19 @@ class Request(NamedTuple):
     method: str
 
 
-def request(random: Random, conversation: int, number: int) -> Request:
+def request(
+    random: Random, conversation: int, number: int, *, last: bool
+) -> Request:
+    """One that is likely to end its connection comes last, mostly."""
+    deadly = 0.3 if last else 0.01
     method = random.choice(METHODS)
+    if random.random() < deadly / 5:
+        method = random.choice(["get", "X", "", "GET\x00"])
     path = random.choice([*PATHS, *READERS])
     if random.random() < 0.02:
         method, path = random.choice(["GET", "POST"]), SLOW
     target = path
-    if random.random() < 0.1:
+    if random.random() < max(deadly, 0.05):
         target = random.choice(BAD_TARGETS)
     if random.random() < 0.02:
         method, target = random.choice(
@@ -297,24 +303,26 @@ def request(random: Random, conversation: int, number: int) -> Request:
             ]
         )
     fields = [
-        (name, value) for name, value in GOOD.items() if random.random() < 0.9
+        (name, value)
+        for name, value in GOOD.items()
+        if random.random() > (deadly / 4 if name == "Host" else 0.1)
     ]
-    if path == "/websocket" and random.random() < 0.5:
+    if path == "/websocket" and random.random() < deadly:
         fields += answers.UPGRADE.items()
     bad = random.choice([0, 1, 1, 2, 6])
     for name in random.choices(list(VALUES), k=bad):
         value = random.choice(VALUES[name])
         if random.random() < 0.3:
             value = "".join(random.choices(PIECES, k=random.randrange(9)))
-        if random.random() < 0.9:  # or else it is said twice
+        if random.random() > deadly:  # or else it is said twice
             fields = [pair for pair in fields if pair[0] != name]
         fields.append((name, value))
-    coding, body = _body(random)
+    coding, body = _body(random, deadly)
     fields += coding
     random.shuffle(fields)
     fields.append(("X-Fuzz", f"{conversation}.{number}"))
     version = "HTTP/1.1"
-    if random.random() < 0.05:
+    if random.random() < deadly / 5:
         version = random.choice(["HTTP/1.0", "HTTP/0.9", "HTTP/2.0", "", "X"])
     lines = [f"{method} {target} {version}"]
     lines += [f"{name}: {value}" for name, value in fields]
@@ -322,7 +330,7 @@ def request(random: Random, conversation: int, number: int) -> Request:
     return Request(f"{conversation}.{number}", head + body, method)
 
 
-def _body(random: Random) -> tuple[list[tuple[str, str]], bytes]:
+def _body(random: Random, deadly: float) -> tuple[list[tuple[str, str]], bytes]:
     fields: list[tuple[str, str]] = []
     if random.random() < 0.5:
         return fields, b""
@@ -331,9 +339,10 @@ def _body(random: Random) -> tuple[list[tuple[str, str]], bytes]:
         coding = random.choice(["gzip", "gzip", "deflate", "br", "x"])
         fields.append(("Content-Encoding", coding))
     if random.random() < 0.2:
-        fields.append(("Expect", random.choice(["100-continue", "x"])))
+        expect = "x" if random.random() < deadly else "100-continue"
+        fields.append(("Expect", expect))
     if random.random() < 0.5:
-        wrong = 0 if random.random() < 0.9 else random.choice([-1, 1, 999])
+        wrong = 0 if random.random() > deadly else random.choice([-1, 1, 999])
         length = max(0, len(body) + wrong)
         return [*fields, ("Content-Length", str(length))], body
     fields.append(("Transfer-Encoding", "chunked"))
@@ -341,7 +350,7 @@ def _body(random: Random) -> tuple[list[tuple[str, str]], bytes]:
     chunks = [chunk for chunk in (body[:half], body[half:]) if chunk]
     coded = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in chunks)
     end = b"0\r\n\r\n"
-    if random.random() < 0.1:
+    if random.random() < deadly:
         end = random.choice([b"", b"zz\r\n", b"0\r\nX: y\r\n\r\n", b"5\r\nab"])
     return fields, coded + end
 
@@ -361,9 +370,10 @@ class Conversation(NamedTuple):
 
 def conversation(seed: int, number: int) -> Conversation:
     random = Random(f"{seed}/{number}")
+    size = random.randrange(6)
     requests = [
-        request(random, number, position)
-        for position in range(random.randrange(1, 7))
+        request(random, number, position, last=position == size)
+        for position in range(size + 1)
     ]
     sent = b"".join(one.sent for one in requests)
     vanishes = None

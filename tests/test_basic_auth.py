@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import aiohttp
+import answers
 import pytest
 from aiohttp import web
 from hypothesis import example, given
@@ -232,47 +233,18 @@ async def test_user_of_a_request_without_the_middleware_is_none(
     assert await response.text() == "None"
 
 
-async def test_every_kind_of_response_comes_through(
-    aiohttp_client: AiohttpClient,
+@pytest.mark.parametrize("kind", answers.KINDS, ids=str)
+async def test_every_kind_of_answer_comes_through(
+    aiohttp_client: AiohttpClient, kind: answers.Kind
 ) -> None:
-    async def streamed(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"streamed")
-        return response
-
-    async def raised(request: web.Request) -> web.Response:
-        raise web.HTTPGone(text="raised")
-
-    async def failed(request: web.Request) -> web.Response:
-        raise ValueError
-
-    async def socket(request: web.Request) -> web.WebSocketResponse:
-        websocket = web.WebSocketResponse()
-        await websocket.prepare(request)
-        await websocket.close()
-        return websocket
-
-    app = web.Application(middlewares=[basic_auth_middleware(USERS)])
-    app.router.add_get("/streamed", streamed)
-    app.router.add_get("/raised", raised)
-    app.router.add_get("/failed", failed)
-    app.router.add_get("/socket", socket)
+    app = answers.application(basic_auth_middleware(USERS))
     client = await aiohttp_client(app)
     good = {"Authorization": encoded("Aladdin", "open sesame")}
-    for path, status in (
-        ("/streamed", 200),
-        ("/raised", 410),
-        ("/nowhere", 404),
-        ("/failed", 500),
-    ):
-        assert (await client.get(path, headers=good)).status == status
-        await assert_refused(await client.get(path))
-    async with client.ws_connect("/socket", headers=good):
-        pass
-    with pytest.raises(aiohttp.WSServerHandshakeError) as error:
-        await client.ws_connect("/socket")
-    assert error.value.status == 401
+    response = await client.get(
+        kind.path, headers={**kind.fields, **good}, allow_redirects=False
+    )
+    assert response.status == kind.status
+    await assert_refused(await client.get(kind.path, headers=kind.fields))
 
 
 async def test_error_middleware_renders_the_refusal(

@@ -11,6 +11,7 @@ from inspect import signature
 from typing import Any
 
 import aiohttp
+import answers
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -669,33 +670,16 @@ async def test_refusal_is_rendered_by_the_error_middleware(
         assert answer.rest == b'{"detail": "%b"}' % TOO_LARGE
 
 
-async def test_every_kind_of_response_comes_through(
-    aiohttp_client: AiohttpClient,
+@pytest.mark.parametrize("kind", answers.KINDS, ids=str)
+async def test_every_kind_of_answer_comes_through(
+    aiohttp_client: AiohttpClient, kind: answers.Kind
 ) -> None:
-    async def streamed(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(await request.read())
-        return response
-
-    async def raised(request: web.Request) -> web.Response:
-        raise web.HTTPGone(text="raised")
-
-    async def failed(request: web.Request) -> web.Response:
-        raise ValueError
-
-    app = application()
-    app.router.add_post("/streamed", streamed)
-    app.router.add_post("/raised", raised)
-    app.router.add_post("/failed", failed)
-    client = await aiohttp_client(app)
-    for path, status in (
-        ("/streamed", 200),
-        ("/raised", 410),
-        ("/nowhere", 404),
-        ("/failed", 500),
-    ):
-        assert (await client.post(path, data=b"x")).status == status
+    client = await aiohttp_client(answers.application(body_limit_middleware(9)))
+    for body, status in (b"x" * 9, kind.status), (b"x" * 10, 413):
+        response = await client.post(
+            kind.path, data=body, headers=kind.fields, allow_redirects=False
+        )
+        assert response.status == status
 
 
 async def test_nothing_is_logged_by_aiohttp(

@@ -4,6 +4,7 @@ import logging
 import re
 from typing import Any
 
+import answers
 import pytest
 from aiohttp import web
 from aiohttp.client_exceptions import WSServerHandshakeError
@@ -377,35 +378,17 @@ async def test_log_holds_no_more_than_a_line_of_what_was_sent(
     assert len(said["trusted_origins"]) < 250
 
 
-async def test_every_kind_of_response_comes_through(
-    aiohttp_client: AiohttpClient,
+@pytest.mark.parametrize("kind", answers.KINDS, ids=str)
+async def test_every_kind_of_answer_comes_through(
+    aiohttp_client: AiohttpClient, kind: answers.Kind
 ) -> None:
-    async def streamed(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"streamed")
-        return response
-
-    async def raised(request: web.Request) -> web.Response:
-        raise web.HTTPGone(text="raised")
-
-    async def failed(request: web.Request) -> web.Response:
-        raise ValueError
-
-    app = web.Application(middlewares=[csrf_middleware()])
-    app.router.add_post("/streamed", streamed)
-    app.router.add_post("/raised", raised)
-    app.router.add_post("/failed", failed)
-    client = await aiohttp_client(app)
-    for path, status in (
-        ("/streamed", 200),
-        ("/raised", 410),
-        ("/nowhere", 404),
-        ("/failed", 500),
-    ):
-        assert (await client.post(path)).status == status
-        headers = {SITE: "cross-site"}
-        assert (await client.post(path, headers=headers)).status == 403
+    client = await aiohttp_client(answers.application(csrf_middleware()))
+    for more, status in ({}, kind.status), ({SITE: "cross-site"}, 403):
+        headers = {**kind.fields, **more}
+        response = await client.post(
+            kind.path, headers=headers, allow_redirects=False
+        )
+        assert response.status == status
 
 
 # Any origin

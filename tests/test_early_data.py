@@ -4,6 +4,7 @@ import logging
 import re
 from typing import Any
 
+import answers
 import pytest
 from aiohttp import web
 from multidict import CIMultiDict
@@ -119,34 +120,17 @@ async def test_allowed_url_may_be_repeated(
         assert response.status == status
 
 
-async def test_every_kind_of_response_comes_through(
-    aiohttp_client: AiohttpClient,
+@pytest.mark.parametrize("kind", answers.KINDS, ids=str)
+async def test_every_kind_of_answer_comes_through(
+    aiohttp_client: AiohttpClient, kind: answers.Kind
 ) -> None:
-    async def streamed(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"streamed")
-        return response
-
-    async def raised(request: web.Request) -> web.Response:
-        raise web.HTTPGone(text="raised")
-
-    async def failed(request: web.Request) -> web.Response:
-        raise ValueError
-
-    app = web.Application(middlewares=[early_data_middleware()])
-    app.router.add_post("/streamed", streamed)
-    app.router.add_post("/raised", raised)
-    app.router.add_post("/failed", failed)
-    client = await aiohttp_client(app)
-    for path, status in (
-        ("/streamed", 200),
-        ("/raised", 410),
-        ("/nowhere", 404),
-        ("/failed", 500),
-    ):
-        assert (await client.post(path)).status == status
-        assert (await client.post(path, headers=EARLY)).status == 425
+    client = await aiohttp_client(answers.application(early_data_middleware()))
+    for more, status in ({}, kind.status), (EARLY, 425):
+        headers = {**kind.fields, **more}
+        response = await client.post(
+            kind.path, headers=headers, allow_redirects=False
+        )
+        assert response.status == status
 
 
 async def test_log_says_what_was_refused_and_why(

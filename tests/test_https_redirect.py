@@ -4,6 +4,7 @@ import logging
 import re
 from typing import Any
 
+import answers
 import pytest
 from aiohttp import web
 from hypothesis import given, settings
@@ -209,38 +210,19 @@ async def test_ignored_url_is_answered_by_plain_http(
         assert answer.status == status
 
 
-async def test_every_kind_of_response_comes_through(
-    aiohttp_client: AiohttpClient,
+@pytest.mark.parametrize("kind", answers.KINDS, ids=str)
+async def test_every_kind_of_answer_comes_through(
+    aiohttp_client: AiohttpClient, kind: answers.Kind
 ) -> None:
-    async def streamed(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"streamed")
-        return response
-
-    async def raised(request: web.Request) -> web.Response:
-        raise web.HTTPGone(text="raised")
-
-    async def failed(request: web.Request) -> web.Response:
-        raise ValueError
-
-    app = web.Application(
-        middlewares=[https_middleware(), https_redirect_middleware()]
-    )
-    app.router.add_get("/streamed", streamed)
-    app.router.add_get("/raised", raised)
-    app.router.add_get("/failed", failed)
+    app = answers.application(https_middleware(), https_redirect_middleware())
     client = await aiohttp_client(app)
-    for path, status in (
-        ("/streamed", 200),
-        ("/raised", 410),
-        ("/nowhere", 404),
-        ("/failed", 500),
-    ):
-        headers = {"X-Forwarded-Proto": "https"}
-        assert (await client.get(path, headers=headers)).status == status
-        response = await client.get(path, allow_redirects=False)
-        assert response.status == 307
+    https = {"X-Forwarded-Proto": "https"}
+    for more, status in (https, kind.status), ({}, 307):
+        headers = {**kind.fields, **more}
+        response = await client.get(
+            kind.path, headers=headers, allow_redirects=False
+        )
+        assert response.status == status
 
 
 # Hostile input

@@ -1,4 +1,4 @@
-"""shield_middleware: rows S1 to S9 of the defects upstream, and more."""
+"""shield_middleware: what goes on, who hears of it, and when it ends."""
 
 import asyncio
 import contextlib
@@ -391,16 +391,15 @@ DOWNLOADS = {
         ({"urls": ["/a"]}, ["GET /a", "POST /a?b"], ["POST /b"]),
         ({"urls": [URL("/a")]}, ["GET /a"], ["POST /b"]),
         ({"urls": {"/a": ["PUT"]}}, ["PUT /a"], ["GET /a", "PUT /b"]),
-        # M5: %2F stays what it is.
+        # %2F stays what it is.
         ({"urls": ["/a/b"]}, ["POST /a/b"], ["POST /a%2Fb"]),
-        # S4: any rule counts, not the first alone.
+        # Any rule counts, not the first alone.
         (
             {"urls": DOWNLOADS},
             ["GET /downloads/x", "POST /downloads/x", "POST /", "PUT /b"],
             ["GET /", "GET /b"],
         ),
     ],
-    ids=str,
 )
 async def test_methods_urls_and_ignore_say_what_is_shielded(
     options: Any, shielded: list[str], left_alone: list[str]
@@ -503,8 +502,8 @@ async def test_incomplete_upload_may_answer_its_cancellation() -> None:
         client.leave()
 
 
-# A timeout outside: T8
-# =====================
+# A timeout outside
+# =================
 
 
 async def test_timeout_outside_answers_at_its_limit_and_the_handler_goes_on(
@@ -736,7 +735,7 @@ async def test_timeout_after_the_client_left_cancels_nothing(
 
 
 @pytest.mark.parametrize("why", ["client left", "timeout"])
-async def test_handler_is_kept_while_it_waits_for_what_only_it_knows(  # S2
+async def test_handler_is_kept_while_it_waits_for_what_only_it_knows(
     why: str,
 ) -> None:
     waiting: list[weakref.ref[asyncio.Future[None]]] = []
@@ -812,7 +811,7 @@ def fails_with(exc: BaseException) -> Work:
     ],
     ids=lambda exc: type(exc).__name__,
 )
-async def test_failure_that_nobody_hears_of_is_logged_once(  # S3
+async def test_failure_that_nobody_hears_of_is_logged_once(
     caplog: pytest.LogCaptureFixture, why: str, exc: Exception
 ) -> None:
     await after(why, fails_with(exc), caplog)
@@ -996,7 +995,7 @@ OTHER: ContextVar[str] = ContextVar("OTHER", default="default")
 
 @pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("fails", [True, False])
-async def test_context_variables_set_inside_are_seen_outside(  # S7
+async def test_context_variables_set_inside_are_seen_outside(
     aiohttp_client: AiohttpClient, waits: bool, fails: bool
 ) -> None:
     seen: list[tuple[str, str]] = []
@@ -1184,7 +1183,7 @@ Client = Callable[[Live, Work], Awaitable[Connection]]
 
 
 @pytest.mark.parametrize("client", [gone, there])
-async def test_shutdown_waits_for_the_handler(  # S1
+async def test_shutdown_waits_for_the_handler(
     caplog: pytest.LogCaptureFixture, client: Client
 ) -> None:
     work = Work()
@@ -1637,7 +1636,7 @@ STOPPED = ["database closed", "on_cleanup"]
 
 
 @pytest.mark.parametrize("handler_cancellation", [True, False])
-async def test_real_write_is_finished_after_the_client_left_and_sigterm(  # S1
+async def test_real_write_is_finished_after_the_client_left_and_sigterm(
     tmp_path: Path, handler_cancellation: bool
 ) -> None:
     process = Process(
@@ -1776,7 +1775,7 @@ async def test_real_drain_cancels_what_takes_too_long(tmp_path: Path) -> None:
             ValueError,
             "takes ignore together with methods only",
         ),
-        # S6: these shielded nothing.
+        # These shielded nothing.
         ({"methods": "POST"}, TypeError, "did you mean ['POST']?"),
         ({"urls": "/x"}, TypeError, "did you mean ['/x']?"),
         (

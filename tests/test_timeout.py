@@ -1,4 +1,4 @@
-"""timeout_middleware: rows T1 to T8 of the defects upstream, and more."""
+"""timeout_middleware: which limit strikes whom, and what is left of it."""
 
 import asyncio
 import contextlib
@@ -119,7 +119,7 @@ def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 # ============
 
 
-async def test_error_middleware_answers_504_with_a_body(  # T3, E9
+async def test_error_middleware_answers_504_with_a_body(
     aiohttp_client: AiohttpClient,
 ) -> None:
     app = application(error_middleware(), timeout_middleware(SHORT))
@@ -165,7 +165,7 @@ async def test_handler_in_time_answers_as_ever(
     assert warnings_of(caplog) == []
 
 
-async def test_handler_is_cancelled_and_cleans_up_before_the_answer(  # T6
+async def test_handler_is_cancelled_and_cleans_up_before_the_answer(
     aiohttp_client: AiohttpClient,
 ) -> None:
     done: list[str] = []
@@ -319,7 +319,7 @@ class Struck:
         (["/slow"], ["/slow/er", "/Slow"], ["/slow", "/%73low"]),
         ({URL("/slow")}, ["/a"], ["/slow?query"]),
         ([re.compile("/sl")], ["/a/sl"], ["/slow", "/slower"]),
-        # M5: another route, to aiohttp's router as well.
+        # Another route, to aiohttp's router as well.
         (["/a/b"], ["/a%2Fb"], ["/a/b"]),
         (["/a", re.compile("/b")], ["/c"], ["/a", "/b"]),
     ],
@@ -448,8 +448,8 @@ async def test_limit_of_a_sub_application_is_its_own() -> None:
         outside.leave()
 
 
-# What lives on after it has started: T1, T2
-# ==========================================
+# What lives on after it has started
+# ==================================
 
 
 async def test_stream_lives_on_after_its_start() -> None:
@@ -570,7 +570,7 @@ async def test_download_to_a_slow_reader_lives_on(
         client.leave()
 
 
-async def test_response_in_one_piece_to_a_slow_reader_lives_on() -> None:  # T7
+async def test_response_in_one_piece_to_a_slow_reader_lives_on() -> None:
     async def large(request: web.Request) -> web.Response:
         return web.Response(body=bytes(8_000_000))
 
@@ -647,7 +647,7 @@ async def test_stream_that_never_left_does_not_garble_the_504(
         ([timeout_middleware(LONG)], 504),  # aiohttp's own rule
     ],
 )
-async def test_handlers_own_timeout_error_passes_as_it_is(  # T4
+async def test_handlers_own_timeout_error_passes_as_it_is(
     aiohttp_client: AiohttpClient, middlewares: list[Middleware], status: int
 ) -> None:
     own = asyncio.TimeoutError("the cache does not answer")
@@ -1274,7 +1274,7 @@ POSITIVE = "should be a positive, finite number of seconds, got "
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_limit_that_is_none_is_refused(  # T5
+def test_limit_that_is_none_is_refused(
     value: Any, error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error) as caught:
