@@ -62,6 +62,7 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.deadline import set_deadline
 from aiohttp_middlewares._core.sending import start_over, started
 from aiohttp_middlewares._core.urls import UrlMap, url_matcher
 from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
@@ -221,6 +222,7 @@ class _Queue:
         )
         if not self.armed:
             self.arm(deadline)
+        set_deadline(self, number)
         return number
 
     def cancelled(self, number: int) -> bool:

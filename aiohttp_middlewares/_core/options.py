@@ -37,10 +37,12 @@ def flag(what: str, value: object) -> bool:
     return value
 
 
-def seconds(what: str, value: object) -> float:
-    """A positive, finite number of seconds."""
+def seconds(what: str, value: object, *, zero: bool = False) -> float:
+    """A positive, finite number of seconds; ``zero`` permits 0 as well."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         refuse(TypeError, what, "a number of seconds", value)
+    if zero and value == 0:
+        return value
     # The largest float, as whole numbers know no end.
     if not 0 < value <= sys.float_info.max:
         refuse(ValueError, what, "a positive, finite number of seconds", value)

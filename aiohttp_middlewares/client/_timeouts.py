@@ -1,43 +1,121 @@
-"""A time limit that can be told from every other timeout."""
+"""Time limits that can be told from every other end of a request."""
 
 import asyncio
-import importlib
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextvars import ContextVar, Token
+from types import TracebackType
+
+from aiohttp import ClientRequest
 
 
 class TimeIsUp(Exception):
     """The limit of :func:`time_limit` was reached, and no other."""
 
 
-@asynccontextmanager
-async def time_limit(seconds: float) -> AsyncIterator[None]:
+def time_limit(seconds: float) -> "TimeLimit":
     """Cut what is inside after ``seconds``, with :class:`TimeIsUp`.
 
     The ``TimeoutError`` in which aiohttp's total timeout ends comes out
     unchanged. It strikes only once: who takes it for a limit of his own goes
     on sending after the caller's time is over.
     """
-    scope: Any = None
-    try:
-        async with _timeout(seconds) as scope:
-            yield
-    except asyncio.TimeoutError as exc:
-        if not _is_over(scope):
-            raise
-        raise TimeIsUp from exc
+    return TimeLimit(seconds)
 
 
-def _timeout(seconds: float) -> Any:
-    if sys.version_info >= (3, 11):
-        return asyncio.timeout(seconds)
-    # aiohttp itself needs it on Python 3.10.
-    return importlib.import_module("async_timeout").timeout(seconds)
+class TimeLimit:
+    """What :func:`asyncio.timeout` is, also for Python 3.10, with a pause.
+
+    Whoever is inside and cancelled can ask :func:`is_timeout` about it.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._left = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self.has_struck = False
+
+    async def __aenter__(self) -> "TimeLimit":
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a time limit needs a task")
+        self._task = task
+        if sys.version_info >= (3, 11):
+            self._cancelling = task.cancelling()
+        self._token: Token[tuple[TimeLimit, ...]] = _LIMITS.set(
+            (*_LIMITS.get(), self)
+        )
+        self.resume()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.pause()
+        _LIMITS.reset(self._token)
+        if not self.has_struck:
+            return
+        # A task that was started inside still knows this limit, which is
+        # over for it.
+        self.has_struck = False
+        if sys.version_info >= (3, 11):
+            # Somebody else wants the task to end as well, and comes first.
+            if self._task.uncancel() > self._cancelling:
+                return
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise TimeIsUp from error
+
+    def pause(self) -> None:
+        """Stop the clock."""
+        if self._timer is not None:
+            loop = self._task.get_loop()
+            self._left = max(0.0, self._timer.when() - loop.time())
+            self._timer.cancel()
+            self._timer = None
+
+    def resume(self) -> None:
+        """Let the clock go on."""
+        if self._timer is None and not self.has_struck:
+            loop = self._task.get_loop()
+            self._timer = loop.call_later(self._left, self._strike)
+
+    def _strike(self) -> None:
+        self._timer = None
+        self.has_struck = True
+        self._task.cancel()
 
 
-def _is_over(scope: Any) -> bool:
-    """A method in asyncio, a property in async_timeout."""
-    expired = scope.expired
-    return bool(expired() if callable(expired) else expired)
+#: The limits within which the current code runs.
+_LIMITS: ContextVar[tuple[TimeLimit, ...]] = ContextVar(
+    "time_limits", default=()
+)
+
+
+def is_timeout(req: ClientRequest, error: BaseException) -> bool:
+    """Whether an exception is the end of a time limit.
+
+    Inside of the limit it may look like a caller who gave up: aiohttp's total
+    timeout and :func:`time_limit` cancel the task, and only outside of all
+    middlewares, or of the limit, this becomes a timeout.
+
+    A caller who uses :func:`asyncio.timeout` on his own is one who gave up:
+    nobody inside can tell.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return total_has_struck(req) or any(
+            limit.has_struck for limit in _LIMITS.get()
+        )
+    return isinstance(error, asyncio.TimeoutError | TimeIsUp)
+
+
+def total_has_struck(req: ClientRequest) -> bool:
+    """Whether aiohttp's total timeout for the request is over."""
+    # Private until aiohttp has a public way to ask.
+    check = getattr(getattr(req, "_timer", None), "assert_timeout", None)
+    if check is not None:
+        try:
+            check()
+        except asyncio.TimeoutError:
+            return True
+    return False

@@ -98,12 +98,12 @@ from aiohttp_middlewares._core.grammar.fields import (
     add_elements,
     elements,
 )
+from aiohttp_middlewares._core.keys import REQUEST_ERROR_KEY
 from aiohttp_middlewares._core.sending import RESPONSES, start_over, started
 from aiohttp_middlewares._core.urls import UrlMap
 from aiohttp_middlewares.annotations import ExceptionType, Handler, Middleware
 from aiohttp_middlewares.error._context import (
     DEFAULT_EXCEPTION,
-    REQUEST_ERROR_KEY,
     ErrorContext,
     error_context,
     get_error_from_request,

@@ -13,13 +13,9 @@ from aiohttp import ClientError, web
 from aiohttp.web import HTTPException
 
 from aiohttp_middlewares._core import logs
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.keys import REQUEST_ERROR_KEY
 
 DEFAULT_EXCEPTION = Exception("Unhandled aiohttp-middlewares exception.")
-
-#: Where the error is while an error handler runs: ``request[key]``. A
-#: ``web.RequestKey`` where aiohttp has it (3.14), a string before.
-REQUEST_ERROR_KEY = request_key("error", Exception)
 
 logger = logging.getLogger("aiohttp_middlewares.error")
 

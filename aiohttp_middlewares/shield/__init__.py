@@ -108,6 +108,7 @@ from typing import Any, TypeAlias
 from aiohttp import ClientConnectionResetError, web
 
 from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.deadline import DEADLINE
 from aiohttp_middlewares._core.sending import only_one_response, started
 from aiohttp_middlewares._core.urls import url_matcher
 from aiohttp_middlewares.annotations import (
@@ -176,7 +177,12 @@ def shield_middleware(
             ignored is not None and ignored(request)
         ):
             return await handler(request)
-        return await _shield(request, handler, running)
+        # It may outlive the limit, and so may what it asks others for.
+        limit = DEADLINE.set(None)
+        try:
+            return await _shield(request, handler, running)
+        finally:
+            DEADLINE.reset(limit)
 
     shield.shielded_handlers = running  # type: ignore[attr-defined]
     return shield
