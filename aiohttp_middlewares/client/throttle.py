@@ -46,8 +46,7 @@ clients of APIs with a rate limit, and for crawlers that want to be welcome.
     asyncio.run(main())
 
 Who comes first is served first. Who gives up takes nobody's turn. A request is
-under way until its response was read, released or closed, or nobody has it any
-more.
+under way until it has failed, or its response was read, released or closed.
 
 A server that answers 429 or 503 with ``Retry-After`` is left alone for that
 time, by everybody who has not sent yet, and for no longer than a minute.

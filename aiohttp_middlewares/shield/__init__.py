@@ -182,7 +182,10 @@ def shield_middleware(
         try:
             return await _shield(request, handler, running)
         finally:
-            DEADLINE.reset(limit)
+            try:
+                DEADLINE.reset(limit)
+            except ValueError:
+                pass  # in no context of ours: the event loop is closed
 
     shield.shielded_handlers = running  # type: ignore[attr-defined]
     return shield
