@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from client_site import MEGABYTE, Site, accept, drop, hang, serve, session_with
 from live import soon
+from yarl import URL
 
 from aiohttp_middlewares.client import (
     ThrottledError,
@@ -430,23 +431,22 @@ async def test_origins_have_their_own_turns_unless_told_otherwise(
         assert at_hand.sent.at == at
 
 
-async def test_origins_that_nobody_uses_are_forgotten() -> None:
-    async with throttled(10, concurrency=2) as at_hand:
-        for port in range(1, 200):
-            with pytest.raises(aiohttp.ClientConnectorError):
-                await at_hand.ask(base=f"http://127.0.0.1:{port}/")
-            at_hand.time.now += 1
-        gc.collect()
-        kept = [thing for thing in gc.get_objects() if type(thing) is _Line]
-        assert len(kept) < 10
-
-
-async def test_origins_that_wanted_to_be_left_alone_are_forgotten() -> None:
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (_Line, {"rate": 10, "concurrency": 2}),
+        (_Pause, {"per": "session"}),
+        (_Pause, {"per": "origin"}),
+    ],
+)
+async def test_origins_that_nobody_uses_any_more_are_forgotten(
+    kind: type, options: dict[str, Any]
+) -> None:
     async with serve() as site:
         site.answers = [(503, {"Retry-After": "5"}, b"")]
         time = Time()
         throttle = throttle_middleware(
-            per="session", clock=time.clock, sleep=time.sleep
+            clock=time.clock, sleep=time.sleep, **options
         )
 
         async def elsewhere(
@@ -462,7 +462,7 @@ async def test_origins_that_wanted_to_be_left_alone_are_forgotten() -> None:
                 async with session.get(f"http://{number}.example/"):
                     time.now += 10
         gc.collect()
-        kept = [thing for thing in gc.get_objects() if type(thing) is _Pause]
+        kept = [thing for thing in gc.get_objects() if type(thing) is kind]
         assert len(kept) < 10
 
 
