@@ -17,7 +17,7 @@ from aiohttp_middlewares import (
     shield_middleware,
     timeout_middleware,
 )
-from aiohttp_middlewares._core.deadline import time_left
+from aiohttp_middlewares._core.deadline import DEADLINE, time_left
 from aiohttp_middlewares.client import (
     DeadlineExceeded,
     circuit_breaker_middleware,
@@ -186,6 +186,28 @@ async def test_limit_that_is_over_leaves_the_one_around_it() -> None:
             assert outer is not None
             assert inner <= SHORT < outer <= LONG
             left.clear()
+
+
+async def test_limits_that_are_over_are_not_remembered() -> None:
+    @web.middleware
+    async def often(request: web.Request, handler: Any) -> Any:
+        for _ in range(4):
+            response = await handler(request)
+        return response
+
+    depths: list[int] = []
+
+    async def work(request: web.Request) -> str:
+        around, depth = DEADLINE.get(), 0
+        while around is not None:
+            around, depth = around[2], depth + 1
+        depths.append(depth)
+        return ""
+
+    limit, *limits = (timeout_middleware(LONG) for _ in range(3))
+    async with serving(work, limit, often, *limits) as client:
+        await client.get("/")
+    assert depths == [3] * 4
 
 
 async def test_tasks_of_the_handler_have_its_limit() -> None:
@@ -488,7 +510,8 @@ async def asked_within_a_request(
 
         async with serving(work, timeout_middleware(limit)) as client:
             response = await soon(client.get("/"))
-            return (await response.text()).split()
+            text: str = await response.text()
+            return text.split()
 
 
 async def test_retry_does_not_repeat_what_was_cut() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import heapq
 import itertools
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
@@ -49,8 +50,9 @@ class Time:
 
     def go_on(self) -> None:
         self.stands_still = False
-        for _ in self.sleepers:
-            asyncio.get_running_loop().call_soon(self.wake)
+        # One after the other: there is time to go back to sleep.
+        for number in range(len(self.sleepers)):
+            asyncio.get_running_loop().call_later(0.01 * number, self.wake)
 
     def wake(self) -> None:
         """Let the first wake up who still sleeps."""
@@ -395,7 +397,7 @@ async def test_attempts_of_a_retry_take_turns_without_waiting_for_another() -> (
 ):
     time = Time()
     sent = Sent(time)
-    middlewares = [
+    middlewares: list[Any] = [
         retry_middleware(base_delay=0.001),
         throttle_middleware(
             10, concurrency=1, clock=time.clock, sleep=time.sleep
@@ -485,6 +487,19 @@ async def test_wait_that_is_known_to_be_too_long_is_none() -> None:
         at_hand.time.go_on()
         await soon(asyncio.gather(*tasks))
         assert at_hand.sent.at == [0, 0.1, 0.2]
+
+
+async def test_those_who_gave_up_make_no_wait_longer() -> None:
+    async with throttled(10, max_wait=0.25) as at_hand:
+        at_hand.time.stands_still = True
+        tasks = at_hand.start("a", "b", "c")
+        await turns()
+        tasks.pop().cancel()
+        await turns()
+        tasks += at_hand.start("d")
+        await turns()
+        at_hand.time.go_on()
+        assert await soon(asyncio.gather(*tasks)) == [200] * 3
 
 
 async def test_wait_that_is_just_long_enough_is_waited() -> None:
@@ -617,9 +632,13 @@ async def test_pause_that_is_too_long_is_none_for_those_who_wait_already() -> (
         assert at_hand.site.count == 1
 
 
-async def test_pause_that_becomes_longer_is_waited_to_its_end() -> None:
+@pytest.mark.parametrize("asked", [("5", "20"), ("20", "5")])
+@pytest.mark.parametrize("when", ["FIRST_COMPLETED", "ALL_COMPLETED"])
+async def test_pause_is_as_long_as_the_longest_that_was_asked_for(
+    asked: tuple[str, str], when: str
+) -> None:
     async with throttled(10, burst=2) as at_hand:
-        seconds = iter(["5", "20"])
+        seconds = iter(asked)
 
         async def busy(request: web.Request) -> web.Response:
             await asyncio.sleep(0.01 * at_hand.site.count)
@@ -629,7 +648,7 @@ async def test_pause_that_becomes_longer_is_waited_to_its_end() -> None:
         at_hand.site.answers = [busy, busy, 200]
         at_hand.time.stands_still = True
         first = at_hand.start("a", "b")
-        await soon(asyncio.wait(first, return_when="FIRST_COMPLETED"))
+        await soon(asyncio.wait(first, return_when=when))
         [third] = at_hand.start("c")
         await soon(asyncio.gather(*first))
         at_hand.time.go_on()
@@ -666,11 +685,16 @@ def test_one_middleware_serves_one_event_loop_after_the_other() -> None:
     assert len({throttle}) == 1
 
 
-async def test_event_loop_that_is_gone_holds_nobody_up() -> None:
+async def test_event_loop_that_is_gone_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # It tells of tasks that are lost, as these are.
+    monkeypatch.setattr(logging.getLogger("asyncio"), "disabled", True)
     time = Time()
     time.stands_still = True
     throttle = throttle_middleware(10, clock=time.clock, sleep=time.sleep)
     async with serve() as site:
+        tasks: list[asyncio.Task[Any]] = []
 
         def leave_waiting() -> None:
             loop = asyncio.new_event_loop()
@@ -679,18 +703,23 @@ async def test_event_loop_that_is_gone_holds_nobody_up() -> None:
                 session = session_with(throttle)
                 async with session.get(site.url):
                     pass
-                waits = loop.create_task(session.get(site.url).__aenter__())
+                for _ in range(3):
+                    tasks.append(
+                        loop.create_task(session.get(site.url).__aenter__())
+                    )
                 await turns()
-                assert not waits.done()
+                assert [task.done() for task in tasks] == [False] * 3
                 await session.close()
 
             loop.run_until_complete(begin())
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
-            loop.run_until_complete(asyncio.sleep(0))
             loop.close()
 
         await asyncio.to_thread(leave_waiting)
+        # The first, whose turn it is, is collected before the others.
+        time.sleepers.clear()
+        while tasks:
+            tasks.pop(0)
+            gc.collect()
         time.go_on()
         async with (
             session_with(throttle) as session,

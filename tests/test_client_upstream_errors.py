@@ -71,7 +71,7 @@ async def test_own_entries_come_first_or_last() -> None:
         return web.json_response("own", status=418)
 
     error = ThrottledError(1)
-    first = {ThrottledError: own, **upstream_errors}
+    first = {aiohttp.ClientError: own, **upstream_errors}
     assert (await answer_to(error, first))[0] == 418
     replaced = {**upstream_errors, ThrottledError: own}
     assert (await answer_to(error, replaced))[0] == 418
@@ -88,7 +88,7 @@ async def test_every_error_is_answered_as_its_middleware_raises_it() -> None:
         breaker = circuit_breaker_middleware(failures=1)
         retry = retry_middleware(attempts=2, base_delay=0.001)
         throttle = throttle_middleware(0.01, max_wait=1)
-        by_name = {
+        by_name: dict[str, Any] = {
             "token": bearer,
             "breaker": breaker,
             "retry": retry,
