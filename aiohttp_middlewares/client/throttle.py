@@ -59,8 +59,9 @@ the server side's ``timeout_middleware`` says so.
 
 **Order**
 
-Inside of retry and of a circuit breaker: each attempt takes its turn, and what
-is refused takes none. Inside of the deadline, which ends the wait as well.
+Inside of all that may send again, such as retry and tokens: each attempt takes
+its turn. Inside of all that may refuse or wait: what has its turn is sent.
+Inside of the deadline, which ends the wait as well.
 
 **Limits**
 
