@@ -62,6 +62,7 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.deadline import set_deadline
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.sending import (
     forget_interim,
@@ -234,6 +235,7 @@ class _Queue:
         )
         if not self.armed:
             self.arm(deadline)
+        set_deadline(self, number)
         return number
 
     def cancelled(self, number: int) -> bool:

@@ -59,7 +59,7 @@ def read(path: Path) -> str:
 #: client's rooms and the server's do not know of each other.
 REACHES = {
     "list": {"room", "door", "core", "grammar", "words"},
-    "client list": {"client room", "core", "grammar", "words"},
+    "client list": {"client room", "client core", "core", "grammar", "words"},
     "room": {"core", "grammar", "words"},
     "client room": {"client core", "core", "grammar", "words"},
     "client core": {"client core", "core", "grammar", "words"},

@@ -13,3 +13,8 @@ def request_key(name: str, kind: type[Any]) -> Any:
     """
     typed = getattr(web, "RequestKey", None)
     return name if typed is None else typed(name, kind)
+
+
+#: Where the error is while an error handler runs: ``request[key]``. A
+#: ``web.RequestKey`` where aiohttp has it (3.14), a string before.
+REQUEST_ERROR_KEY = request_key("error", Exception)

@@ -124,6 +124,7 @@ from aiohttp_middlewares._core.grammar.fields import (
     add_elements,
     elements,
 )
+from aiohttp_middlewares._core.keys import REQUEST_ERROR_KEY
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.sending import (
     forget_interim,
@@ -143,7 +144,6 @@ from aiohttp_middlewares.error._choice import (
 from aiohttp_middlewares.error._context import (
     DEFAULT_EXCEPTION,
     GROUP,
-    REQUEST_ERROR_KEY,
     ErrorContext,
     error_context,
     get_error_from_request,

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.keys import REQUEST_ERROR_KEY
 from aiohttp_middlewares._core.statuses import (
     attribute,
     is_http,
@@ -21,10 +21,6 @@ from aiohttp_middlewares._core.statuses import (
 GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())
 
 DEFAULT_EXCEPTION = Exception("Unhandled aiohttp-middlewares exception.")
-
-#: Where the error is while an error handler runs: ``request[key]``. A
-#: ``web.RequestKey`` where aiohttp has it (3.14), a string before.
-REQUEST_ERROR_KEY = request_key("error", Exception)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ from typing import Any
 from aiohttp import web
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.deadline import DEADLINE
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.urls import exemption, url_matcher
 from aiohttp_middlewares.annotations import (
@@ -172,7 +173,15 @@ def shield_middleware(
             ignored is not None and ignored(request)
         ):
             return await handler(request)
-        return await handle_shielded(request, handler, running)
+        # It may outlive the limit, and so may what it asks others for.
+        limit = DEADLINE.set(None)
+        try:
+            return await handle_shielded(request, handler, running)
+        finally:
+            try:
+                DEADLINE.reset(limit)
+            except ValueError:
+                pass  # in no context of ours: the event loop is closed
 
     shield.shielded_handlers = running  # type: ignore[attr-defined]
     return shield
