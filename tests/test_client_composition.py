@@ -52,12 +52,16 @@ MIDDLEWARES: dict[str, Callable[[Site], Any]] = {
     "circuit_breaker_middleware": lambda _: client.circuit_breaker_middleware(
         failures=20, reset=0.01
     ),
+    "deadline_middleware": lambda _: client.deadline_middleware(),
     "propagate_request_id_middleware": lambda site: (
         client.propagate_request_id_middleware(origins=[site.url])
     ),
     "request_log_middleware": lambda _: client.request_log_middleware(),
     "retry_middleware": lambda _: retry(),
     "ssrf_middleware": lambda _: client.ssrf_middleware(POLICY),
+    "throttle_middleware": lambda _: client.throttle_middleware(
+        rate=1e5, burst=100, concurrency=5
+    ),
 }
 
 
@@ -223,7 +227,9 @@ ORDERS = [
         "api_log_middleware",
         "request_log_middleware",
         "retry_middleware",
+        "deadline_middleware",
         "circuit_breaker_middleware",
+        "throttle_middleware",
         "BearerTokenMiddleware",
         "basic_auth_middleware",
         "ssrf_middleware",

@@ -114,7 +114,7 @@ class Talk:
         app.router.add_post("/reads", self.reads)
         app.router.add_post("/breaks-off", self.breaks_off)
 
-    def begin(self, late: Handler) -> None:
+    def begin(self, late: Any) -> None:
         self.late = late
         self.answered.clear()
         self.handled.clear()
@@ -123,7 +123,10 @@ class Talk:
         await use_session(request)
         late: Any = self.late
         try:
-            return await late(request, self.answered.wait())
+            response: web.StreamResponse = await late(
+                request, self.answered.wait()
+            )
+            return response
         finally:
             self.handled.append("late")
 
@@ -470,7 +473,8 @@ async def test_only_what_the_handler_ends_with_is_saved_after_a_504(
         try:
             await answered.wait()
             session["second factor"] = "good"
-            return await end(request, asyncio.sleep(0))
+            response: web.StreamResponse = await end(request, asyncio.sleep(0))
+            return response
         finally:
             ended.set()
 

@@ -652,7 +652,7 @@ async def test_task_group_of_a_real_handler_keeps_the_status(
         {"payload": Mock()},
         {"writer": Mock()},
     ],
-    ids=str,
+    ids=" ".join,
 )
 async def test_mocked_request_is_answered(
     handler: Handler, mocks: dict[str, Any]

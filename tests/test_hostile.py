@@ -583,7 +583,7 @@ class Answered(NamedTuple):
 
 def split(received: bytes, methods: dict[str, str]) -> list[Answered]:
     """Take all answers apart that are there as a whole."""
-    found = []
+    found: list[Answered] = []
     while received.startswith(b"HTTP/"[: len(received)]) and received:
         if b"\r\n\r\n" not in received:
             return found
@@ -745,7 +745,7 @@ def is_unexpected(record: logging.LogRecord) -> bool:
 
 
 def test_fuzzed_stack_has_every_middleware() -> None:
-    built = {middleware.__name__ for middleware in documented()}
+    built = {getattr(middleware, "__name__", "") for middleware in documented()}
     assert {f"{name}_middleware" for name in built} == {
         name
         for name in aiohttp_middlewares.__all__
