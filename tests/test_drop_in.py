@@ -330,7 +330,7 @@ CORS: dict[str, tuple[Callable[[], Middleware], dict[str, str | None]]] = {
         {
             "http://localhost:3000": "http://localhost:3000",
             "https://localhost": "https://localhost",
-            # C1: the documented pattern let this in.
+            # The documented pattern let this in.
             "http://localhost.evil.example": None,
         },
     ),
@@ -343,7 +343,7 @@ CORS: dict[str, tuple[Callable[[], Middleware], dict[str, str | None]]] = {
             "https://evil.example": None,
         },
     ),
-    # X4: it said ``middelwares=``.
+    # It said ``middelwares=``.
     "urls": (
         lambda: cors_middleware(
             origins=CORS_ALLOW_ORIGINS, urls=[re.compile(r"^\/api")]
@@ -470,7 +470,7 @@ async def test_https_examples(aiohttp_client: AiohttpClient) -> None:
     )
     assert await response.text() == "https"
 
-    # X4: it forgot the brackets.
+    # It forgot the brackets.
     app = web.Application(
         middlewares=[https_middleware({"Forwarded": "https"})]
     )
@@ -545,7 +545,7 @@ TIMEOUTS: list[Callable[[], Middleware]] = [
 async def test_timeout_examples(
     aiohttp_client: AiohttpClient, factory: Callable[[], Middleware]
 ) -> None:
-    # X4: one of them said ``midllewares=``.
+    # One of them said ``midllewares=``.
     app = web.Application(middlewares=[error_middleware(), factory()])
     client = await aiohttp_client(application(app))
     for method in ("GET", "POST"):

@@ -30,13 +30,13 @@ from aiohttp_middlewares.utils import match_request
     ("item", "path", "fits"),
     [
         ("/a", "/a", True),
-        ("/a", "/a/", False),  # M6: a trailing slash counts
+        ("/a", "/a/", False),  # A trailing slash counts
         ("/a", "/ab", False),
         ("/a b", "/a b", True),
-        (re.compile("/a"), "/ab", True),  # M4: anchored at the start only
+        (re.compile("/a"), "/ab", True),  # Anchored at the start only
         (re.compile("/a$"), "/ab", False),
         (re.compile("a"), "/a", False),
-        # M3: of a URL the path counts, encoded or not.
+        # Of a URL the path counts, encoded or not.
         (URL("/a"), "/a", True),
         (URL("/a b"), "/a b", True),
         (URL("/é"), "/é", True),
@@ -45,8 +45,8 @@ from aiohttp_middlewares.utils import match_request
         (URL("https://a.example"), "/", True),
         (URL("/a%2Fb"), "/a%2Fb", True),
         (URL("/a%2Fb"), "/a/b", True),  # for those who pass ``rel_url.path``
-        (URL("/a/b"), "/a%2Fb", False),  # M5
-        # M2: what is no rule fits nothing, as upstream has it.
+        (URL("/a/b"), "/a%2Fb", False),  # the router tells them apart, too
+        # What is no rule fits nothing, as upstream has it.
         (42, "/42", False),
         (None, "/", False),
         (len, "/", False),
@@ -74,7 +74,7 @@ def test_path_fits_a_rule(item: Any, path: str, fits: bool) -> None:
         ({"/a": ["GET", "post"]}, "POST", "/a", True),
         ({"/a": ("GET",)}, "POST", "/a", False),
         ({"/a": frozenset()}, "POST", "/a", False),
-        # M1: any rule that fits both.
+        # Any rule that fits both.
         (
             {re.compile("/api"): "GET", "/api/docs": "POST"},
             "POST",
@@ -96,14 +96,14 @@ def test_path_fits_a_rule(item: Any, path: str, fits: bool) -> None:
         # M6: HEAD is a method of its own.
         ({"/a": "GET"}, "HEAD", "/a", False),
         ({"/a": ["GET", "HEAD"]}, "HEAD", "/a", True),
-        # M2: upstream raised TypeError for each request.
+        # Upstream raised TypeError for each request.
         ({"/a": None}, "GET", "/a", False),
         ({"/a": 42}, "GET", "/a", False),
         ({"/a": [None, "GET"]}, "GET", "/a", True),
         ({"/a": "*"}, "GET", "/a", False),
         ({"/a": "GET,POST"}, "GET", "/a", False),
         ([42, None, "/a"], "GET", "/a", True),
-        # M4: upstream took a string for the collection of its characters.
+        # Upstream took a string for the collection of its characters.
         ("/slow", "GET", "/", False),
         ("/slow", "GET", "/slow", True),
     ],
@@ -115,7 +115,7 @@ def test_request_fits_any_of_the_rules(
 
 
 def test_search_ends_at_the_first_rule_that_fits() -> None:
-    # M7: upstream compared with all of them, always.
+    # Upstream compared with all of them, always.
     class Counted:
         compared = 0
 
@@ -129,7 +129,7 @@ def test_search_ends_at_the_first_rule_that_fits() -> None:
 
 
 def test_constants_are_what_they_were() -> None:
-    # Misnamed (S5), and so said in their docstrings.
+    # Misnamed, and so said in their docstrings.
     assert IDEMPOTENT_METHODS == ("GET", "HEAD", "OPTIONS", "TRACE")
     assert NON_IDEMPOTENT_METHODS == ("DELETE", "PATCH", "POST", "PUT")
 
@@ -141,7 +141,7 @@ SOURCES = sorted(Path(aiohttp_middlewares.__file__).parent.rglob("*.py"))
 
 
 def test_attrs_is_not_needed() -> None:
-    # X1: upstream imported it without saying so.
+    # Upstream imported it without saying so.
     for path in SOURCES:
         source = path.read_text(encoding="utf-8")
         assert not re.search(r"^\s*(?:import|from) attrs?\b", source, re.M)
@@ -166,7 +166,7 @@ def test_attrs_is_not_needed() -> None:
     ],
 )
 def test_annotations_resolve_at_run_time(function: Callable[..., Any]) -> None:
-    # X2: those of upstream were imported for type checkers only.
+    # Those of upstream were imported for type checkers only.
     hints = typing.get_type_hints(function)
     if function.__name__.endswith("_middleware"):
         assert hints["return"] is Middleware
@@ -188,6 +188,6 @@ def test_annotations_resolve_at_run_time(function: Callable[..., Any]) -> None:
 def test_profiler_can_tell_the_middlewares_apart(
     middleware: Any, name: str
 ) -> None:
-    # X3: all of upstream's are called "middleware".
+    # All of upstream's are called "middleware".
     assert middleware.__qualname__ == name
     assert middleware.__name__ == name.rpartition(".")[2]

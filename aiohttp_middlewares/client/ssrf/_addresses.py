@@ -1,16 +1,13 @@
 """Addresses: what a host spells out, and what may be dialled by default."""
 
 from collections.abc import Iterable
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-)
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from aiohttp_middlewares._core.grammar.networks import (
+    Address,
+    Network,
+    parse_address,
+)
 
 
 def forms_of(text: str) -> tuple[Address, ...]:
@@ -18,9 +15,8 @@ def forms_of(text: str) -> tuple[Address, ...]:
 
     Only the canonical spelling of an address is one.
     """
-    try:
-        address = ip_address(text)
-    except ValueError:
+    address = parse_address(text)
+    if address is None:
         return ()
     if getattr(address, "scope_id", None) is not None:
         return ()  # a zone: an address on a link of this machine
