@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-check test test-redis test-browser test-proxy soak \
+.PHONY: help demo demo-check test test-redis test-browser test-proxy fuzz soak \
 	soak-short lint types docs bench bench-instructions bench-compression clean
 
 help: ## List the targets
@@ -31,6 +31,10 @@ test-browser: $(VENV)/.browser ## Run the tests that need Chromium
 
 test-proxy: $(VENV)/.test ## Run the tests that need nginx
 	$(BIN)/python -m pytest tests/proxy $(ARGS)
+
+fuzz: $(VENV)/.test ## Have 100,000 hostile requests with the documented stack
+	FUZZ_REQUESTS=100000 $(BIN)/python -m pytest -s tests/test_hostile.py \
+		-k fuzzed $(ARGS)
 
 soak: $(VENV)/.test ## Load a server for a minute and look what is left
 	$(BIN)/python -m pytest -s tests/soak $(ARGS)

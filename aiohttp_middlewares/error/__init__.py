@@ -105,9 +105,12 @@ Limits
 What is raised outside of it, it does not see; neither does it see what is no
 HTTP at all. A file that is not there is no exception: ``web.FileResponse`` and
 ``add_static`` make the 404, 403 or 416 themselves when they are sent, with an
-empty body. The rules for URLs are about whole paths, also in a
-sub-application. ``request["error"]`` of older versions is
-``request[REQUEST_ERROR_KEY]``, for as long as the error handler runs.
+empty body. What fails after the middlewares and before the first byte (an
+async generator as ``body``, ``on_response_prepare``, a header that cannot be
+sent) is answered by nobody: aiohttp logs it and closes the connection. The
+rules for URLs are about whole paths, also in a sub-application.
+``request["error"]`` of older versions is ``request[REQUEST_ERROR_KEY]``, for
+as long as the error handler runs.
 """
 
 import asyncio

@@ -8,14 +8,13 @@ from typing import Literal, cast
 from yarl import URL
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.grammar.networks import Address, Network
 from aiohttp_middlewares.client._origins import (
     Origin,
     origin_of,
     parse_origins,
 )
 from aiohttp_middlewares.client.ssrf._addresses import (
-    Address,
-    Network,
     are_public,
     canonical,
     forms_of,
