@@ -394,9 +394,7 @@ async def test_all_of_them_in_the_order_of_the_page() -> None:
     policy = SSRFPolicy(allow_networks=["127.0.0.0/8"], ports=None)
     async with serve() as site:
         api = [site.url]
-        bearer = BearerTokenMiddleware(
-            refresh, origins=api, token=Token("old")
-        )
+        bearer = BearerTokenMiddleware(refresh, origins=api, token=Token("old"))
         reports = api_log_middleware(lambda record: None)
         own = [
             propagate_request_id_middleware(origins=api),

@@ -71,7 +71,7 @@ async def test_own_entries_come_first_or_last() -> None:
         return web.json_response("own", status=418)
 
     error = ThrottledError(1)
-    first = {aiohttp.ClientError: own, **upstream_errors}
+    first: Any = {aiohttp.ClientError: own, **upstream_errors}
     assert (await answer_to(error, first))[0] == 418
     replaced = {**upstream_errors, ThrottledError: own}
     assert (await answer_to(error, replaced))[0] == 418
