@@ -201,6 +201,16 @@ async def test_body_that_cannot_be_read_is_a_400_and_no_error_in_the_log(
     assert records[0].exc_info is None
 
 
+@pytest.mark.parametrize("read", [parts, json_part])
+async def test_body_that_is_not_there_cannot_be_read_either(
+    aiohttp_client: AiohttpClient, read: Read
+) -> None:
+    answer = await sent(
+        aiohttp_client, read, error_middleware(), kind=MULTIPART, body=None
+    )
+    assert answer.status == 400
+
+
 @pytest.mark.parametrize(
     ("read", "fields"),
     [

@@ -67,6 +67,9 @@ def _reads(frame: FrameType, module: str, request: web.Request) -> bool:
         owner = frame.f_locals.get("self")
         if not isinstance(owner, MultipartReader | BodyPartReader):
             return False
+        # Of a request without a body there is nothing else to know it by.
+        if getattr(owner, "headers", None) is request.headers:
+            return True
         content = getattr(owner, "_content", None)
     elif module == "aiohttp.streams" and frame.f_code.co_name in _OF_CONTENT:
         content = frame.f_locals.get("self")
