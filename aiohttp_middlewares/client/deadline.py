@@ -80,7 +80,6 @@ ends that. Other time limits, such as aiohttp's own, hold as well.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Collection
 
 from aiohttp import (
@@ -155,16 +154,21 @@ def deadline_middleware(
         left -= margin
         if left <= 0:
             raise DeadlineExceeded(origin_text(req.url))
-        with contextlib.ExitStack() as stack:
-            if told and origin_of(req.url) in told:
-                # 0 would be no limit at all.
-                milliseconds = str(max(1, int(left * 1000)))
-                stack.enter_context(header_for_now(req, name, milliseconds))
-            try:
-                async with _Cut(left, margin):
-                    return await handler(req)
-            except TimeIsUp as exc:
-                raise DeadlineExceeded(origin_text(req.url)) from exc
+        if not told or origin_of(req.url) not in told:
+            return await send(req, handler, left)
+        # 0 would be no limit at all.
+        milliseconds = str(max(1, int(left * 1000)))
+        with header_for_now(req, name, milliseconds):
+            return await send(req, handler, left)
+
+    async def send(
+        req: ClientRequest, handler: ClientHandlerType, left: float
+    ) -> ClientResponse:
+        try:
+            async with _Cut(left, margin):
+                return await handler(req)
+        except TimeIsUp as exc:
+            raise DeadlineExceeded(origin_text(req.url)) from exc
 
     return deadline
 
