@@ -14,10 +14,10 @@ and nothing is logged as an error but what the handler itself did wrong.
 import asyncio
 import gzip
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import permutations
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp_session
 import pytest
@@ -35,7 +35,7 @@ from aiohttp_middlewares import (
     shield_middleware,
     timeout_middleware,
 )
-from aiohttp_middlewares.annotations import Handler, Middleware
+from aiohttp_middlewares.annotations import Middleware
 
 ORIGIN = "https://app.example"
 KEY = "0123456789abcdef0123456789abcdef"
@@ -99,11 +99,17 @@ def middlewares(request: pytest.FixtureRequest) -> list[Middleware]:
     ]
 
 
+#: Awaits what it is given, and does something with the request then.
+Late: TypeAlias = Callable[
+    [web.Request, Awaitable[Any]], Awaitable[web.StreamResponse]
+]
+
+
 class Talk:
     """An application, and the requests of one connection to it."""
 
     def __init__(self, middlewares: list[Middleware]) -> None:
-        self.late: Handler | None = None
+        self.late: Late | None = None
         self.answered = asyncio.Event()
         self.handled: list[str] = []
         self.app = app = web.Application(
@@ -114,14 +120,14 @@ class Talk:
         app.router.add_post("/reads", self.reads)
         app.router.add_post("/breaks-off", self.breaks_off)
 
-    def begin(self, late: Any) -> None:
+    def begin(self, late: Late) -> None:
         self.late = late
         self.answered.clear()
         self.handled.clear()
 
     async def handle_late(self, request: web.Request) -> web.StreamResponse:
         await use_session(request)
-        late: Any = self.late
+        late = self.late or returns
         try:
             response: web.StreamResponse = await late(
                 request, self.answered.wait()
@@ -173,28 +179,34 @@ async def stream(
 # ==================================================
 
 
-async def returns(request: web.Request, answered: Any) -> web.Response:
+async def returns(
+    request: web.Request, answered: Awaitable[Any]
+) -> web.Response:
     await answered
     return web.Response(text="LATE")
 
 
-async def raises(request: web.Request, answered: Any) -> web.Response:
+async def raises(
+    request: web.Request, answered: Awaitable[Any]
+) -> web.Response:
     await answered
     raise web.HTTPConflict(text="LATE")
 
 
-async def fails(request: web.Request, answered: Any) -> web.Response:
+async def fails(request: web.Request, answered: Awaitable[Any]) -> web.Response:
     await answered
     raise ZeroDivisionError("LATE")
 
 
-async def streams(request: web.Request, answered: Any) -> web.StreamResponse:
+async def streams(
+    request: web.Request, answered: Awaitable[Any]
+) -> web.StreamResponse:
     await answered
     return await stream(request, b"LATE")
 
 
 async def sends_itself(
-    request: web.Request, answered: Any
+    request: web.Request, answered: Awaitable[Any]
 ) -> web.StreamResponse:
     await answered
     response = web.Response(text="LATE")
@@ -203,7 +215,9 @@ async def sends_itself(
     return response
 
 
-async def sends_file(request: web.Request, answered: Any) -> web.FileResponse:
+async def sends_file(
+    request: web.Request, answered: Awaitable[Any]
+) -> web.FileResponse:
     await answered
     response = web.FileResponse(__file__, headers={"X": "LATE"})
     await response.prepare(request)
@@ -211,7 +225,7 @@ async def sends_file(request: web.Request, answered: Any) -> web.FileResponse:
 
 
 async def ends_what_it_prepared(
-    request: web.Request, answered: Any
+    request: web.Request, answered: Awaitable[Any]
 ) -> web.Response:
     response = web.Response(text="LATE")
     await response.prepare(request)  # of which no byte is sent yet
@@ -221,7 +235,7 @@ async def ends_what_it_prepared(
 
 
 async def writes_to_what_it_prepared(
-    request: web.Request, answered: Any
+    request: web.Request, answered: Awaitable[Any]
 ) -> web.StreamResponse:
     response = web.Response(text="LATE")
     await response.prepare(request)
@@ -230,7 +244,7 @@ async def writes_to_what_it_prepared(
     return response
 
 
-LATE: list[Any] = [
+LATE: list[Late] = [
     returns,
     raises,
     fails,
@@ -331,7 +345,7 @@ async def test_late_answers_reach_nobody_and_cost_nobody_an_answer(
                 else:
                     await next_ones_are_answered(client)
             assert talk.handled == ["late"]
-            assert errors(caplog) == [], late.__name__
+            assert errors(caplog) == [], late
         await eventually(lambda: asyncio.all_tasks() == before)
     assert errors(caplog) == []
 
@@ -460,7 +474,7 @@ async def test_only_what_the_handler_ends_with_is_saved_after_a_504(
     caplog: pytest.LogCaptureFixture,
     storage_of: type[OnTheServer | InTheCookie],
     others: list[str],
-    end: Any,
+    end: Late,
     saved: list[dict[str, Any]],
 ) -> None:
     storage = storage_of()
