@@ -140,55 +140,68 @@ class Departure(ref[Any]):
         self, status_line: str, headers: Headers
     ) -> Awaitable[None]:
         writer: Any = ref.__call__(self)  # it is there, as it is called
-        if has_sent(writer) or (self.others and self.ended):
+        if writer.output_size and has_sent(writer):
             # aiohttp would write it into the body of the first.
             raise AnsweredAlready
-        self.line = status_line
-        self.body = None  # of a response that was given up
-        status = int(status_line.split(" ", 2)[1])
+        if self.others is not None:
+            if self.ended:
+                raise AnsweredAlready
+            self.body = None  # of a response that was given up
+        jobs = self.jobs
+        place = len(jobs)
+        if headers is self.passed:
+            reached = self.reached
+        else:
+            self.passed = headers
+            self.reached = 0
+            reached = place
         try:
-            place, more = self.work(len(self.jobs), status, headers)
+            while place:
+                place -= 1
+                job, is_early = jobs[place]
+                if not is_early:
+                    # Only these ask for the status, or leave more to do.
+                    status = int(status_line[9:12])  # after "HTTP/1.1 "
+                    more = job(status, headers)
+                    if more is not None:
+                        self.line = status_line
+                        return self.finish(
+                            more, place, reached, status, headers
+                        )
+                elif place < reached:
+                    job(0, headers)
         except BaseException:
             start_over(writer)  # aiohttp may answer 500
             raise
-        if more is not None:
-            return self.finish(place, more, status, headers)
-        self.passed = headers
-        self.reached = 0
-        return self.send_headers(headers)
-
-    def work(
-        self, place: int, status: int, headers: Headers
-    ) -> tuple[int, Any]:
-        """Do the jobs from a place outwards, up to one that leaves more."""
-        jobs = self.jobs
-        reached = self.reached if headers is self.passed else len(jobs)
-        while place:
-            place -= 1
-            job, is_early = jobs[place]
-            if is_early and place >= reached:
-                continue
-            more = job(status, headers)
-            if more is not None:
-                return place, more
-        return 0, None
+        if self.behind is not None:
+            return self.behind(status_line, headers)
+        sent: Awaitable[None] = type(writer).write_headers(
+            writer, status_line, headers
+        )
+        return sent
 
     async def finish(
-        self, place: int, more: Any, status: int, headers: Headers
+        self, more: Any, place: int, reached: int, status: int, headers: Headers
     ) -> None:
+        """Go on where a job leaves more to do than to change headers."""
         try:
-            while more is not None:
+            while True:
                 if isinstance(more, Body):
                     self.take_over()
                     self.body = more
-                else:
+                elif more is not None:
                     await more
-                place, more = self.work(place, status, headers)
+                if not place:
+                    break
+                place -= 1
+                job, is_early = self.jobs[place]
+                if is_early and place >= reached:
+                    more = None
+                else:
+                    more = job(status, headers)
         except BaseException:
             start_over(self.writer)
             raise
-        self.passed = headers
-        self.reached = 0
         await self.send_headers(headers)
 
     def add(self, job: Job) -> int:
@@ -236,7 +249,7 @@ class Departure(ref[Any]):
     def send_headers(self, headers: Headers) -> Awaitable[None]:
         if self.behind is not None:
             return self.behind(self.line, headers)
-        writer = self.writer
+        writer = ref.__call__(self)
         sent: Awaitable[None] = type(writer).write_headers(
             writer, self.line, headers
         )
@@ -249,6 +262,7 @@ class Departure(ref[Any]):
         writer = self.writer
         own = getattr(writer, "__dict__", {})
         self.others = own.get("write"), own.get("write_eof")
+        self.body = None
         self.ended = self.lingers = self.given_up = False
         with suppress(AttributeError):  # a writer with slots
             writer.write = self.write
