@@ -249,7 +249,7 @@ class Departure(ref[Any]):
     def send_headers(self, headers: Headers) -> Awaitable[None]:
         if self.behind is not None:
             return self.behind(self.line, headers)
-        writer = ref.__call__(self)
+        writer: Any = ref.__call__(self)
         sent: Awaitable[None] = type(writer).write_headers(
             writer, self.line, headers
         )

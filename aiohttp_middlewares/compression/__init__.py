@@ -247,7 +247,10 @@ class _Compressing:
         self.fixed = False
 
     def passes(self, response: web.StreamResponse) -> None:
-        if isinstance(response, RESPONSES) and not response.prepared:
+        if type(response) is web.Response:
+            self.passed = response.headers
+            self.fixed = response.compression
+        elif isinstance(response, RESPONSES) and not response.prepared:
             self.passed = response.headers
             self.fixed = response.compression
             if isinstance(response, web.FileResponse):

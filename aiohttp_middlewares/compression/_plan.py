@@ -28,7 +28,8 @@ class Plan:
         is_compressible: Callable[[str], bool],
     ) -> None:
         self.minimum_size = minimum_size
-        self.is_compressible = is_compressible
+        # Handlers send few different values.
+        self.is_compressible = remembered(is_compressible, size=256)
         # Clients send few different values.
         self.accepted = remembered(Negotiation(encodings), size=256)
 

@@ -313,8 +313,7 @@ def _secure(
     headers: CIMultiDict[str],
 ) -> None:
     for name, value in fixed:
-        if name not in headers:
-            headers[name] = value
+        headers.setdefault(name, value)
     for name in removed:
         if name in headers:
             del headers[name]

@@ -108,7 +108,7 @@ the session is a new one.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from http.cookies import Morsel
 from typing import Any, Literal, Protocol
@@ -290,7 +290,10 @@ def session_middleware(
         except BaseException:
             visit.give_up()
             raise
-        await visit.come_back()
+        if visit.session is None:  # as mostly: nobody has asked
+            visit.is_back = True
+        else:
+            await visit.come_back()
         return response
 
     return session
@@ -314,7 +317,7 @@ class _Visit:
         self.ask: Callable[[], web.Request | None] = ref(request)
         self.request: web.Request | None = None
         self.session: Any = None
-        self.headers: CIMultiDict[str] = CIMultiDict()
+        self.headers = _NO_HEADERS
         #: The value of the cookie in them.
         self.value: str | None = None
         #: Whether the handler is at its end.
@@ -349,12 +352,15 @@ class _Visit:
     def give_up(self) -> None:
         self.ask = _nobody
         self.request = None
-        self.headers.clear()
+        self.headers = _NO_HEADERS
 
-    async def leave(self, status: int, headers: CIMultiDict[str]) -> None:
+    def leave(
+        self, status: int, headers: CIMultiDict[str]
+    ) -> Awaitable[None] | None:
         """The headers of a response are about to leave."""
-        if self.session is None:
-            return
+        return None if self.session is None else self.leave_with(headers)
+
+    async def leave_with(self, headers: CIMultiDict[str]) -> None:
         if self.is_back or self in _VISITS.get():
             await self.save()
             headers.extend(self.headers)
@@ -420,6 +426,9 @@ class _Visit:
             facts,
             extra=facts,
         )
+
+
+_NO_HEADERS: CIMultiDict[str] = CIMultiDict()
 
 
 def _nobody() -> None:

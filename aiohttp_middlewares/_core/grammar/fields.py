@@ -6,6 +6,7 @@ a megabyte: what stands beyond it counts as not said.
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from multidict import CIMultiDict, istr
 
@@ -56,11 +57,27 @@ def add_elements(
     ``*`` stands for everything: a list that holds it is left alone.
     """
     lines = headers.getall(name, ())
+    if len(lines) == 1 and len(lines[0]) <= _LONGEST_REMEMBERED:
+        line = _joined_before((lines[0],), tuple(added))
+    else:
+        line = _joined(lines, added)
+    if line is not None:
+        headers[name] = line
+
+
+def _joined(lines: Iterable[str], added: Iterable[str]) -> str | None:
+    """One line for all; ``None`` where nothing is missing."""
     known = {element.lower() for element in elements(lines)}
     missing = [element for element in added if element.lower() not in known]
-    if missing and "*" not in known:
-        present = [kept for line in lines if (kept := line.strip(" \t,"))]
-        headers[name] = ", ".join([*present, *missing])
+    if not missing or "*" in known:
+        return None
+    present = [kept for line in lines if (kept := line.strip(" \t,"))]
+    return ", ".join([*present, *missing])
+
+
+#: Most answers have one of few such fields.
+_joined_before = lru_cache(maxsize=256)(_joined)
+_LONGEST_REMEMBERED = 200
 
 
 def best_media_type(accept: Iterable[str], offers: Sequence[str]) -> str:
