@@ -39,7 +39,12 @@ def lines(request: WithHeaders, name: str) -> list[str]:
     """All lines of a header field, without the blanks around them."""
     headers = request.headers
     if type(headers) is CIMultiDictProxy:
-        return [line.strip(" \t") for line in headers.getall(name, ())]
+        found = headers.getall(name, None)
+        if found is None:
+            return []
+        if len(found) == 1:  # as nearly always
+            return [found[0].strip(" \t")]
+        return [line.strip(" \t") for line in found]
     # From aiohttp 4 on the headers join lines, and split them into elements.
     wanted = name.lower().encode()
     return [
