@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo demo-check test test-redis test-browser test-proxy fuzz soak \
-	soak-short lint types docs bench bench-instructions bench-compression clean
+	soak-short lint types docs bench bench-client bench-instructions \
+	bench-compression clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s%s\n", $$1, $$2}' \
@@ -58,6 +59,19 @@ UPSTREAM := $(VENV)-upstream
 bench: $(VENV)/.bench $(UPSTREAM)/.done ## Measure it beside upstream's
 	$(BIN)/python benchmarks $(ARGS) $(UPSTREAM)/bin/python
 
+# The libraries that others use around requests, likewise.
+PEERS := $(VENV)-peers
+
+bench-client: $(PEERS)/.done ## Measure the client's beside what others use
+	PYTHONPATH=. $(PEERS)/bin/python benchmarks/client.py $(ARGS)
+
+$(PEERS)/.done: $(VENV)/.bench
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install -q aiohttp-retry==2.9.1 \
+		tenacity==9.2.1 aiolimiter==1.3.0 \
+		$$($(BIN)/python -m pip freeze | grep -E '^(aiohttp|multidict|yarl)==')
+	@touch $@
+
 bench-instructions: $(VENV)/.bench $(UPSTREAM)/.done ## Count instructions
 	$(BIN)/python benchmarks --instructions $(UPSTREAM)/bin/python
 
@@ -72,7 +86,7 @@ $(UPSTREAM)/.done: $(VENV)/.bench
 	@touch $@
 
 clean: ## Remove all that the other targets made
-	rm -rf $(VENV) $(UPSTREAM) docs/_build .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(UPSTREAM) $(PEERS) docs/_build .mypy_cache .pytest_cache .ruff_cache \
 		.hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -166,6 +166,8 @@ STACKS = (
     ("five empty pass-throughs", "ours", "five empty"),
     ("ours, all five", "ours", "five"),
     ("upstream's five", "upstream", "five"),
+    ("thirteen empty pass-throughs", "ours", "thirteen empty"),
+    ("ours, the documented thirteen", "ours", "documented"),
     ("aiohttp-cors alone", "upstream", "aiohttp-cors"),
     ("aiohttp-remotes alone", "upstream", "aiohttp-remotes"),
 )

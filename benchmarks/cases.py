@@ -88,6 +88,25 @@ def five() -> list[Any]:
     ]
 
 
+def documented() -> list[Any]:
+    """The list of docs/how-to/order.rst, all but the login."""
+    return [
+        package.proxy_headers_middleware(trusted=["127.0.0.1"]),
+        package.trusted_host_middleware([BROWSER["Host"]]),
+        package.https_redirect_middleware(ignore=["/api/items"]),
+        package.security_headers_middleware(),
+        package.cors_middleware(origins=[ORIGIN]),
+        package.error_middleware(),
+        package.early_data_middleware(),
+        package.body_limit_middleware(2**20),
+        package.compression_middleware(),
+        package.timeout_middleware(29.5),
+        package.shield_middleware(methods=package.NON_IDEMPOTENT_METHODS),
+        package.session_middleware("0123456789abcdef"),
+        package.csrf_middleware(ignore={"/api/items": "POST"}),
+    ]
+
+
 def paths(count: int) -> list[str]:
     return [f"/other/{number}" for number in range(count)]
 

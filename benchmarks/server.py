@@ -6,9 +6,17 @@ import logging
 import os
 
 from aiohttp import web
-from cases import ORIGIN, answer, empty, five
+from cases import ORIGIN, answer, documented, empty, five
 
-STACKS = ("bare", "five empty", "five", "aiohttp-cors", "aiohttp-remotes")
+STACKS = {
+    "bare": list,
+    "five empty": lambda: [empty] * 5,
+    "five": five,
+    "thirteen empty": lambda: [empty] * 13,
+    "documented": documented,
+    "aiohttp-cors": list,
+    "aiohttp-remotes": list,
+}
 
 
 async def application(stack: str) -> web.Application:
@@ -20,8 +28,7 @@ async def application(stack: str) -> web.Application:
             app, aiohttp_remotes.XForwardedRelaxed(), aiohttp_remotes.Secure()
         )
     else:
-        middlewares = {"five empty": [empty] * 5, "five": five()}
-        app = web.Application(middlewares=middlewares.get(stack, []))
+        app = web.Application(middlewares=STACKS[stack]())
     routes = [app.router.add_route(way, "/api/items", answer) for way in WAYS]
     if stack == "aiohttp-cors":
         import aiohttp_cors  # type: ignore[import-not-found,unused-ignore]

@@ -280,7 +280,8 @@ def session_middleware(
                 simplefilter("ignore")
                 request[SESSION] = request.get(SESSION)
                 request[STORAGE] = visit
-        _VISITS.set((*_VISITS.get(), visit))
+        around = _VISITS.get()
+        _VISITS.set((*around, visit))
         before_sending(request, visit.leave)
         try:
             response = await handler(request)
@@ -290,6 +291,8 @@ def session_middleware(
         except BaseException:
             visit.give_up()
             raise
+        finally:
+            _VISITS.set(around)
         if visit.session is None:  # as mostly: nobody has asked
             visit.is_back = True
         else:
