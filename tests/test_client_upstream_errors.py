@@ -52,6 +52,10 @@ async def answer_to(
         (TokenRefreshError(SECRET), 502, "Bad Gateway", []),
         (RetryExhausted(3, OSError(SECRET)), 502, "Bad Gateway", []),
         (DeadlineExceeded(SECRET), 504, "Request timed out", []),
+        (aiohttp.ServerTimeoutError(SECRET), 504, "Gateway Timeout", []),
+        (aiohttp.ServerDisconnectedError(SECRET), 502, "Bad Gateway", []),
+        (aiohttp.ClientOSError(111, SECRET), 502, "Bad Gateway", []),
+        (aiohttp.ClientPayloadError(SECRET), 502, "Bad Gateway", []),
     ],
 )
 async def test_visitor_learns_when_to_come_again_and_nothing_of_the_service(

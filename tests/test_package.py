@@ -307,6 +307,8 @@ def run(block: Block, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setitem(sys.modules, "example", module)
     # A traceback then shows the line of the page.
     code = "\n" * (block.line - 1) + block.code
+    # What an operator sets.
+    monkeypatch.setenv("SESSION_KEYS", "a-new-and-random-key an-old-random-key")
     exec(compile(code, str(block.path), "exec"), vars(module))
     return vars(module)
 

@@ -91,7 +91,8 @@ def items(what: str, of: str, value: object) -> tuple[Any, ...]:
     """
     should = f"a collection of {of}"
     if isinstance(value, str | URL | re.Pattern | Address | Network):
-        refuse(TypeError, what, should, value, meant=f"[{value!r}]")
+        meant = None if value == "*" else f"[{value!r}]"
+        refuse(TypeError, what, should, value, meant=meant)
     if isinstance(value, bytes | Mapping) or not isinstance(value, Iterable):
         refuse(TypeError, what, should, value)
     return tuple(value)

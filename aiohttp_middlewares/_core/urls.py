@@ -50,10 +50,13 @@ def _matcher(what: str, urls: Urls | None, *, exempts: bool) -> Matcher | None:
         return None
     rules: Iterable[tuple[Url, frozenset[str] | None]]
     if isinstance(urls, Mapping):
-        rules = [
-            (url, options.methods(f"{what}[{url!r}]", methods))
-            for url, methods in urls.items()
-        ]
+        rules = []
+        for url, methods in urls.items():
+            found = options.methods(f"{what}[{url!r}]", methods)
+            if not found:
+                should = "at least one HTTP method"
+                options.refuse(ValueError, f"{what}[{url!r}]", should, methods)
+            rules.append((url, found))
     else:
         rules = [(url, None) for url in options.items(what, _OF, urls)]
 
@@ -244,8 +247,18 @@ def _check_path(what: str, rule: str | URL, path: str) -> None:
             rule,
             meant=_pattern_meant(text),
         )
+    if isinstance(rule, str) and _FOREIGN.search(text):
+        options.refuse(
+            ValueError,
+            what,
+            "a path, without query and as it is sent, or a pattern: "
+            "re.compile(re.escape(path) + r'\\Z') for one with such characters",
+            rule,
+        )
 
 
+# A query, an expression, and the variables of other routers.
+_FOREIGN = re.compile(r"[?\\<>]|/:")
 # A variable of the router, whose own pattern may hold braces, or the wildcard
 # of a shell.
 _VARIABLE = re.compile(r"(\{(?:[^{}]|\{[^{}]*\})*\}|\*+)")

@@ -6,6 +6,7 @@ imported by :mod:`aiohttp_middlewares`.
 
 from collections.abc import Awaitable, Callable, Mapping
 
+import aiohttp
 from aiohttp import web
 
 from aiohttp_middlewares.client._upstream import answer_with
@@ -95,4 +96,10 @@ upstream_errors: Mapping[
     TokenRefreshError: answer_with(502, "Bad Gateway"),
     RetryExhausted: answer_with(502, "Bad Gateway"),
     DeadlineExceeded: answer_with(504, "Request timed out"),
+    # What aiohttp itself raises: a service that is slow, away, breaks off, or
+    # answers what ``raise_for_status()`` refuses.
+    aiohttp.ServerTimeoutError: answer_with(504, "Gateway Timeout"),
+    aiohttp.ClientConnectionError: answer_with(502, "Bad Gateway"),
+    aiohttp.ClientPayloadError: answer_with(502, "Bad Gateway"),
+    aiohttp.ClientResponseError: answer_with(502, "Bad Gateway"),
 }

@@ -62,9 +62,10 @@ have the headers as well.
 Limits
 ======
 
-The default policy lets no other origin embed what it serves
-(``Cross-Origin-Resource-Policy: same-origin``): an API for the pages of other
-origins needs ``cross_origin_resource_policy="cross-origin"``. It lets no
+The default lets no other origin embed what it serves without CORS
+(``Cross-Origin-Resource-Policy: same-origin``): images and scripts for the
+pages of others need ``cross_origin_resource_policy="cross-origin"``, an API
+that is read by CORS does not. The default policy lets no
 inline script run, and has browsers fetch by HTTPS whatever a page that came by
 HTTPS refers to (``upgrade-insecure-requests``). Answers that no middleware
 sees, such as 400 to what is no HTTP, bear none of the headers.

@@ -193,10 +193,11 @@ _NONE: Running = {}
 async def drain_shielded(app: web.Application) -> AsyncIterator[None]:
     """Wait at shutdown for the handlers that outlived their request.
 
-    For ``app.cleanup_ctx``, as its last member, so that it is torn down
-    first. It finds the handlers through the middlewares of the application
-    and its sub-applications. One that is still at work after
-    :data:`DEFAULT_DRAIN_TIMEOUT` seconds is cancelled, and an error is logged.
+    For ``app.cleanup_ctx``, not for ``on_cleanup``: as its last member, so
+    that it is torn down first. It finds the handlers through the middlewares
+    of the application and its sub-applications. One that is still at work
+    after :data:`DEFAULT_DRAIN_TIMEOUT` seconds is cancelled, and an error is
+    logged.
     """
     yield
     handlers = {
