@@ -280,6 +280,7 @@ def _walk(
     for text in hops:
         hop = read(text)
         if hop is None:
+            depth += 1  # its proxy was trusted, and names no client
             break
         client = hop.address
         depth += 1

@@ -159,7 +159,7 @@ def timeout_middleware(
             forget_interim(request)
         queue = clock.queue
         # get_running_loop() is a system call before Python 3.12.
-        if queue is None or queue.loop is not request.task.get_loop():
+        if queue is None or not _runs_in(queue.loop, request):
             queue = clock.start()
         number = queue.enter(request)
         try:
@@ -174,6 +174,11 @@ def timeout_middleware(
                 queue.cancelled(number)  # which forgets it
 
     return timeout
+
+
+def _runs_in(loop: asyncio.AbstractEventLoop, request: web.Request) -> bool:
+    task: Any = request.task  # None, once a clone's request has ended
+    return task is not None and task.get_loop() is loop
 
 
 class _Clock:

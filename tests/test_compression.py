@@ -1352,3 +1352,46 @@ async def test_long_accept_encoding_is_not_remembered(
     finally:
         tracemalloc.stop()
     assert kept < 2_000_000  # 40 heads have 4 MB
+
+
+@pytest.mark.parametrize("path", ["/login", "/login%01", "/login%2F..%2Fx"])
+async def test_page_that_must_not_be_compressed_is_not_by_any_path(
+    aiohttp_client: AiohttpClient, path: str
+) -> None:
+    ignore = [re.compile("/login")]
+    app = web.Application(middlewares=[compression_middleware(ignore=ignore)])
+    app.router.add_get("/{name}", text)
+    client = await aiohttp_client(app)
+    received = await raw(
+        client.server,
+        f"GET {path} HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n"
+        "Connection: close\r\n\r\n".encode(),
+    )
+    answer = head(received)
+    assert answer.status == 200
+    assert "Content-Encoding" not in answer.headers
+
+
+async def test_hook_of_somebody_else_is_called_once_for_a_response(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    @web.middleware
+    async def adds(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        writer: Any = request.writer
+        own = writer.write_headers
+
+        async def write_headers(line: str, headers: Any) -> None:
+            headers.add("X-Seen", "yes")
+            await own(line, headers)
+
+        writer.write_headers = write_headers
+        return await handler(request)
+
+    app = web.Application(middlewares=[adds, compression_middleware()])
+    app.router.add_get("/", text)
+    client = await aiohttp_client(app)
+    response = await client.get("/")
+    assert response.headers["Content-Encoding"]
+    assert response.headers.getall("X-Seen") == ["yes"]

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 
 import aiohttp
 import pytest
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 from aiohttp.test_utils import make_mocked_request
 from error_site import (
     LOGGER,
@@ -445,3 +445,42 @@ async def test_problem_tells_what_was_wrong_with_the_body(
     problem = json.loads(answer.rest)
     assert problem["title"] == "Bad Request"
     assert problem["detail"].startswith("Expecting property name")
+
+
+async def read_then_post(request: web.Request) -> None:
+    await request.read()
+    await request.post()
+
+
+async def read_then_parts(request: web.Request) -> None:
+    await request.read()
+    await (await request.multipart()).next()
+
+
+async def drain_then_json(request: web.Request) -> None:
+    await request.content.read()
+    await request.json()
+
+
+async def part_in_a_charset_of_its_own(request: web.Request) -> None:
+    part = await (await request.multipart()).next()
+    assert isinstance(part, BodyPartReader)
+    await part.text(encoding="utf8x")
+
+
+@pytest.mark.parametrize(
+    ("read", "kind", "body"),
+    [
+        (read_then_post, MULTIPART, body_of(PART, b"good")),
+        (read_then_parts, MULTIPART, body_of(PART, b"good")),
+        (drain_then_json, "application/json", b"{}"),
+        (part_in_a_charset_of_its_own, MULTIPART, body_of(PART, b"good")),
+    ],
+)
+async def test_handler_that_reads_wrongly_what_was_good_is_a_500(
+    aiohttp_client: AiohttpClient, read: Read, kind: str, body: bytes
+) -> None:
+    answer = await sent(
+        aiohttp_client, read, error_middleware(), kind=kind, body=body
+    )
+    assert answer.status == 500

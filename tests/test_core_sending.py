@@ -769,3 +769,22 @@ async def test_what_a_request_held_is_free_without_the_garbage_collector(
         assert [thing() is None for thing in held[:4]] == [True] * 4
     finally:
         gc.enable()
+
+
+async def test_chunked_answer_in_place_of_a_sized_one_arrives_whole(
+    aiohttp_server: AiohttpServer,
+) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        await web.Response(body=b"12345").prepare(request)
+        start_over(request.writer)
+        response = web.StreamResponse(status=500)
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(b"0123456789ABCDEF")
+        return response
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    server = await aiohttp_server(app)
+    answer = head(await raw(server, GET % (b"/", LAST)))
+    assert answer.rest == b"10\r\n0123456789ABCDEF\r\n0\r\n\r\n"

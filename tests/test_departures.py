@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import aiohttp_session
 import pytest
 from aiohttp import web
-from live import Connection, Live, complaints, eventually, live
+from live import Connection, Live, complaints, eventually, live, soon
 from raw import Head
 
 from aiohttp_middlewares import (
@@ -516,3 +516,103 @@ async def test_only_what_the_handler_ends_with_is_saved_after_a_504(
     if isinstance(storage, OnTheServer):  # the other has nowhere to save it
         assert storage.saved == saved
     assert errors(caplog) == []
+
+
+# What is sent late, but before the answer in its place
+# =====================================================
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "compressed"])
+@pytest.mark.parametrize("slow", ["error handler", "signal", "encoder"])
+async def test_handler_that_is_given_up_does_not_answer_before_the_504(
+    slow: str, large: bool
+) -> None:
+    given_up, tried = asyncio.Event(), asyncio.Event()
+    page = "".join(f"<p>{n * 7919 % 100003}</p>" for n in range(40_000))
+    text = page if large or slow == "encoder" else "sorry"
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.path == "/next":
+            return web.Response(text="next")
+        await given_up.wait()
+        try:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await response.write(b"LATE")
+        finally:
+            tried.set()
+        return response
+
+    async def sorry(request: web.Request) -> web.Response:
+        given_up.set()
+        if slow == "error handler":
+            await tried.wait()
+        return web.Response(status=504, text=text, content_type="text/html")
+
+    async def waits(request: web.Request, response: web.StreamResponse) -> None:
+        if slow == "signal" and response.status == 504:
+            await tried.wait()
+
+    app = web.Application(
+        middlewares=[
+            error_middleware(default_handler=sorry),
+            compression_middleware(encodings=["gzip"]),
+            timeout_middleware(0.02),
+            shield_middleware(methods=["GET"]),
+        ]
+    )
+    app.on_response_prepare.append(waits)
+    app.router.add_get("/{path}", handler)
+    async with live(app) as server:
+        client = await server.connect()
+        fields = "Accept-Encoding: gzip\r\n" if large else ""
+        client.send("GET /late", fields=fields)
+        answer = await client.answer()
+        assert answer.status == 504
+        body = gzip.decompress(answer.rest) if large else answer.rest
+        assert body == text.encode()
+        await soon(tried.wait())
+        client.send("GET /next")
+        assert (await client.answer()).rest == b"next"
+        client.leave()
+
+
+async def test_limit_and_shield_inside_of_a_shield_go_on_after_the_504() -> (
+    None
+):
+    going, done = asyncio.Event(), []
+
+    async def handler(request: web.Request) -> web.Response:
+        done.append(request.path)
+        return web.Response()
+
+    @web.middleware
+    async def looks_up(
+        request: web.Request, handler: Any
+    ) -> web.StreamResponse:
+        if request.path == "/slow":
+            await going.wait()
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    app = web.Application(
+        middlewares=[
+            error_middleware(),
+            body_limit_middleware(1024**2),
+            timeout_middleware(0.05),
+            shield_middleware(methods=["POST"]),
+            looks_up,
+            timeout_middleware(5),
+            shield_middleware(methods=["POST"]),
+        ]
+    )
+    app.router.add_post("/{path}", handler)
+    async with live(app) as server:
+        client = await server.connect()
+        client.send("POST /fast", b"body")
+        assert (await client.answer()).status == 200
+        client.send("POST /slow", b"body")
+        assert (await client.answer()).status == 504
+        going.set()
+        await eventually(lambda: done == ["/fast", "/slow"])
+        client.leave()

@@ -718,3 +718,29 @@ async def test_headers_are_frozen_when_the_middleware_is_made(
     match_headers.clear()
     response = await client.get("/", headers={"X-Scheme": "https"})
     assert (await response.json())["scheme"] == "https"
+
+
+async def test_body_that_was_read_inside_can_be_read_outside(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    seen: list[str] = []
+
+    @web.middleware
+    async def audits(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        response = await handler(request)
+        seen.append(await request.text())
+        return response
+
+    async def reads(request: web.Request) -> web.Response:
+        return web.Response(text=await request.text())
+
+    app = web.Application(middlewares=[audits, https_middleware()])
+    app.router.add_post("/", reads)
+    client = await aiohttp_client(app)
+    for proto in ("http", "https"):
+        await client.post(
+            "/", data="hello", headers={"X-Forwarded-Proto": proto}
+        )
+    assert seen == ["hello", "hello"]

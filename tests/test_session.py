@@ -1396,3 +1396,67 @@ async def test_cookie_with_an_absurd_time_is_an_empty_session(
     client = await browse(session_middleware(KEY, max_age=None))
     response = await client.get("/look", headers=cookie(value))
     assert (response.status, await response.json()) == (200, {})
+
+
+async def test_session_that_is_asked_for_after_the_headers_is_lost_and_logged(
+    browse: Browse, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def late(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await change(request)
+        return response
+
+    client = await browse(session_middleware(KEY), late=late)
+    response = await client.get("/late")
+    await response.read()
+    assert cookies_of(response) == []
+    (record,) = caplog.records
+    assert "that is lost" in record.getMessage()
+
+
+async def test_answer_in_place_of_one_that_was_prepared_has_the_last_word(
+    browse: Browse, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def second(request: web.Request) -> web.Response:
+        session = await aiohttp_session.get_session(request)
+        session["a"] = 1
+        await web.Response().prepare(request)
+        session["a"] = 2
+        raise web.HTTPFound("/look")
+
+    client = await browse(session_middleware(KEY), second=second)
+    response = await client.get("/second", allow_redirects=False)
+    assert session_of(value_of(response)) == {"a": 2}
+    assert caplog.records == []
+
+
+async def test_504_has_no_cookie_though_the_handler_inside_has_returned(
+    browse: Browse,
+) -> None:
+    going = asyncio.Event()
+
+    @web.middleware
+    async def lingers(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        response = await handler(request)
+        await going.wait()
+        return response
+
+    async def login(request: web.Request) -> web.Response:
+        (await aiohttp_session.get_session(request))["user"] = "Zoë"
+        return web.Response()
+
+    client = await browse(
+        session_middleware(KEY),
+        error_middleware(),
+        timeout_middleware(0.02),
+        shield_middleware(methods=["GET"]),
+        lingers,
+        login=login,
+    )
+    response = await client.get("/login")
+    assert response.status == 504
+    assert cookies_of(response) == []
+    going.set()

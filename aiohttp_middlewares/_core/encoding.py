@@ -125,8 +125,7 @@ class EncodedBody(Body):
         if self.sized:
             self.headers.popall(hdrs.TRANSFER_ENCODING, None)
             self.headers[hdrs.CONTENT_LENGTH] = str(size)
-        # They were only buffered so far, and these take their place.
-        await departure.send_headers(self.headers)
+        await departure.resend_headers(self.headers)
         return last
 
     def complete(self) -> None:
@@ -141,6 +140,7 @@ class EncodedBody(Body):
             departure.writer.length = None
             if self.chunked:
                 departure.writer.enable_chunking()
+            departure.framing = self.chunked, None
 
     def part(self, chunk: Bytes) -> memoryview:
         part = memoryview(chunk).cast("B")

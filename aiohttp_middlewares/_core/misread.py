@@ -39,7 +39,10 @@ def misread(request: web.Request, err: Exception) -> bool:
     while traceback is not None:
         frame = traceback.tb_frame
         module = frame.f_globals.get("__name__") or ""
-        found = found or _reads(frame, module, request)
+        if _reads(frame, module, request):
+            found = True
+            if _asks_wrongly(frame, err, request):
+                return False
         traceback = traceback.tb_next
     if not found:
         return False
@@ -79,3 +82,23 @@ def _reads(frame: FrameType, module: str, request: web.Request) -> bool:
     return content is request.content and (
         request.body_exists or "Content-Length" in request.headers
     )
+
+
+def _asks_wrongly(
+    frame: FrameType, err: Exception, request: web.Request
+) -> bool:
+    """Whether the handler reads again what it has read, or by its own charset.
+
+    What the client sent may have been good then.
+    """
+    owner = frame.f_locals.get("self")
+    if isinstance(owner, web.BaseRequest):
+        empty = getattr(owner, "_read_bytes", None) == b""
+        return empty and owner.content.total_bytes > 0
+    if isinstance(owner, MultipartReader):
+        return bool(getattr(request, "_read_bytes", None))
+    if isinstance(err, LookupError) and isinstance(owner, BodyPartReader):
+        sent = owner.headers.get("Content-Type", "").lower()
+        charset = frame.f_locals.get("encoding")
+        return isinstance(charset, str) and charset.lower() not in sent
+    return False

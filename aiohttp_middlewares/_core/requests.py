@@ -190,6 +190,9 @@ async def go_on(
         if clone._post is not None:
             # So that the files of a form are closed.
             request._post = clone._post
+        if clone._read_bytes is not None:
+            # So that it can be read again outside.
+            request._read_bytes = clone._read_bytes
         # So that clone and task do not wait for the garbage collector.
         clone._task = None  # type: ignore[assignment]
 

@@ -18,6 +18,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 from weakref import ref
 
@@ -89,9 +90,14 @@ def start_over(writer: Any) -> None:
     """
     try:
         writer.chunked = False
+        writer.length = None
         writer._compress = None
     except AttributeError:
         pass  # a writer with slots, and others inside
+
+
+#: The shielded handlers within which the current code runs.
+HANDLERS: ContextVar[tuple[object, ...]] = ContextVar("handlers", default=())
 
 
 class Departure(ref[Any]):
@@ -106,6 +112,7 @@ class Departure(ref[Any]):
         "behind",
         "body",
         "ended",
+        "framing",
         "given_up",
         "jobs",
         "line",
@@ -133,8 +140,10 @@ class Departure(ref[Any]):
     ended: bool
     #: Whether a connection that is closed before that is reset.
     lingers: bool
-    #: Whether the handler has to do without an answer of its own.
-    given_up: bool
+    #: The handlers that have to do without an answer of their own.
+    given_up: frozenset[object]
+    #: How the writer frames the body: ``chunked`` and ``length``.
+    framing: tuple[bool, int | None]
 
     def __call__(  # type: ignore[override]
         self, status_line: str, headers: Headers
@@ -144,9 +153,11 @@ class Departure(ref[Any]):
             # aiohttp would write it into the body of the first.
             raise AnsweredAlready
         if self.others is not None:
-            if self.ended:
+            if self.ended or self.is_late():
                 raise AnsweredAlready
             self.body = None  # of a response that was given up
+            if self.given_up:
+                self.frame_by(headers)
         jobs = self.jobs
         place = len(jobs)
         if headers is self.passed:
@@ -246,6 +257,19 @@ class Departure(ref[Any]):
     def writer(self) -> Any:
         return ref.__call__(self)
 
+    def resend_headers(self, headers: Headers) -> Awaitable[None]:
+        """Have others take the place of those that were only buffered.
+
+        All that stands in front of the method of the class has been there.
+        """
+        writer: Any = ref.__call__(self)
+        if self.given_up:
+            self.frame_by(headers)
+        sent: Awaitable[None] = type(writer).write_headers(
+            writer, self.line, headers
+        )
+        return sent
+
     def send_headers(self, headers: Headers) -> Awaitable[None]:
         if self.behind is not None:
             return self.behind(self.line, headers)
@@ -255,6 +279,22 @@ class Departure(ref[Any]):
         )
         return sent
 
+    def is_late(self) -> bool:
+        """Whether whoever sends this has been given up."""
+        return not self.given_up.isdisjoint(HANDLERS.get())
+
+    def frame_by(self, headers: Headers) -> None:
+        """Frame the body as its headers say.
+
+        A response that is prepared late has told the writer, before it is
+        refused, how its own body would come.
+        """
+        length = headers.get(hdrs.CONTENT_LENGTH)
+        self.framing = (
+            hdrs.TRANSFER_ENCODING in headers,
+            None if length is None else int(length),
+        )
+
     def take_over(self) -> None:
         """Stand in for ``write`` and ``write_eof``, too."""
         if self.others is not None:
@@ -263,13 +303,14 @@ class Departure(ref[Any]):
         own = getattr(writer, "__dict__", {})
         self.others = own.get("write"), own.get("write_eof")
         self.body = None
-        self.ended = self.lingers = self.given_up = False
+        self.ended = self.lingers = False
+        self.given_up = frozenset()
         with suppress(AttributeError):  # a writer with slots
             writer.write = self.write
             writer.write_eof = self.write_eof
 
     async def write(self, chunk: Bytes, **options: Any) -> None:
-        if self.ended:
+        if self.ended or self.is_late():
             raise AnsweredAlready
         if self.body is None:
             await self.send(chunk, **options)
@@ -277,8 +318,8 @@ class Departure(ref[Any]):
             await self.body.write(self, chunk, **options)
 
     async def write_eof(self, chunk: Bytes = b"") -> None:
-        if self.ended:
-            return  # as the writer has it
+        if self.ended or self.is_late():
+            return  # as the writer has it, once its response is over
         # Before it is sent: whoever has prepared another response meanwhile
         # must not write into this one.
         self.ended = True
@@ -296,6 +337,12 @@ class Departure(ref[Any]):
 
     async def send(self, chunk: Bytes, **options: Any) -> None:
         writer = self.writer
+        if self.given_up:
+            writer.chunked, writer.length = self.framing
+            if self.framing[1] is not None:
+                # What the writer counts down.
+                left = max(0, self.framing[1] - memoryview(chunk).nbytes)
+                self.framing = self.framing[0], left
         if self.others and self.others[0] is not None:
             await self.others[0](chunk, **options)
         else:
@@ -303,6 +350,8 @@ class Departure(ref[Any]):
 
     async def send_eof(self, chunk: Bytes) -> None:
         writer = self.writer
+        if self.given_up:
+            writer.chunked, writer.length = self.framing
         if self.others and self.others[1] is not None:
             await self.others[1](chunk)
         else:
@@ -349,28 +398,36 @@ def before_sending(request: web.Request, job: Job) -> None:
     departure_of(request).jobs.append((job, False))
 
 
-def only_one_response(request: web.Request) -> None:
-    """Have what comes after the next response to this request refused.
+def only_one_response(request: web.Request, *given_up: object) -> None:
+    """Have what these handlers send refused, as somebody else answers.
 
-    aiohttp would send it, into the body of that one or in place of the answer
-    to the next request. What was begun, and is not out yet, is given up.
+    And whatever comes after the next response: aiohttp would send it, into the
+    body of that one or in place of the answer to the next request. What was
+    begun, and is not out yet, is given up.
     """
     departure = departure_of(request)
     departure.take_over()
-    departure.given_up = True
     if not started(request):
+        departure.given_up |= {*given_up}
         departure.ended = False
         departure.body = None
         start_over(request.writer)
 
 
 def is_given_up(request: web.Request) -> bool:
-    """Whether somebody else answers in place of the handler."""
+    """Whether somebody else answers in place of the current handler."""
+    return is_answered_elsewhere(request, HANDLERS.get())
+
+
+def is_answered_elsewhere(
+    request: web.Request, handlers: tuple[object, ...]
+) -> bool:
+    """Whether any of these handlers was given up."""
     found = getattr(request.writer, "write_headers", None)
     return (
         isinstance(found, Departure)
         and found.others is not None
-        and found.given_up
+        and not found.given_up.isdisjoint(handlers)
     )
 
 

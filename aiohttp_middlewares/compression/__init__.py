@@ -103,7 +103,7 @@ from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.encoding import NO_BODY, EncodedBody
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.sending import RESPONSES, Body, before_sending
-from aiohttp_middlewares._core.urls import exemption
+from aiohttp_middlewares._core.urls import url_matcher
 from aiohttp_middlewares.annotations import (
     Handler,
     Middleware,
@@ -190,7 +190,8 @@ def compression_middleware(
         _levels(f"{what} levels", levels),
     )
     options.integer(f"{what} minimum_size", minimum_size)
-    ignored = exemption(f"{what} ignore", ignore)
+    # Not an exemption: to be compressed is no protection, but the danger.
+    ignored = url_matcher(f"{what} ignore", ignore)
     plan = Plan(
         tuple(codecs),
         minimum_size,

@@ -118,7 +118,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeAlias
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import ClientConnectionResetError, HttpVersion11, hdrs, web
 from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options
@@ -388,7 +388,7 @@ def _left(request: web.Request, err: Exception) -> bool:
     if isinstance(err, GROUP):
         return all(_left(request, part) for part in err.exceptions)
     return (
-        isinstance(err, ConnectionResetError | BrokenPipeError)
+        isinstance(err, ClientConnectionResetError)
         or type(err) is ConnectionError  # of a write that waited to go on
         or err is request.content.exception()
     )

@@ -123,7 +123,12 @@ from aiohttp_middlewares._core.grammar.cookies import cookie_values
 from aiohttp_middlewares._core.grammar.fields import VARY, add_elements
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import cloned, lines
-from aiohttp_middlewares._core.sending import before_sending
+from aiohttp_middlewares._core.sending import (
+    HANDLERS,
+    before_sending,
+    is_answered_elsewhere,
+    started,
+)
 from aiohttp_middlewares.annotations import Handler, Middleware
 from aiohttp_middlewares.session._signed_cookie import (
     DEFAULT_COOKIE_NAME,
@@ -286,7 +291,7 @@ def session_middleware(
         try:
             response = await handler(request)
         except web.HTTPException:
-            await visit.come_back()
+            await visit.come_back(prepared=False)
             raise
         except BaseException:
             visit.give_up()
@@ -296,7 +301,8 @@ def session_middleware(
         if visit.session is None:  # as mostly: nobody has asked
             visit.is_back = True
         else:
-            await visit.come_back()
+            prepared = getattr(response, "prepared", True)
+            await visit.come_back(prepared=prepared)
         return response
 
     return session
@@ -323,6 +329,8 @@ class _Visit:
         self.headers = _NO_HEADERS
         #: The value of the cookie in them.
         self.value: str | None = None
+        #: The shielded handlers that the session is a part of.
+        self.within = HANDLERS.get()
         #: Whether the handler is at its end.
         self.is_back = False
         #: Whether headers have left, so that no cookie can any more.
@@ -346,8 +354,12 @@ class _Visit:
         self.session = session
         self.request = self.ask()
 
-    async def come_back(self) -> None:
+    async def come_back(self, *, prepared: bool) -> None:
+        """The handler is at its end; was its answer ``prepared`` there?"""
         self.is_back = True
+        request = self.request
+        if request is not None and not prepared and not started(request):
+            self.left = False  # what was prepared before is given up
         await self.save()
         if self.left:
             self.request = None
@@ -361,10 +373,16 @@ class _Visit:
         self, status: int, headers: CIMultiDict[str]
     ) -> Awaitable[None] | None:
         """The headers of a response are about to leave."""
-        return None if self.session is None else self.leave_with(headers)
+        if self.session is not None:
+            return self.leave_with(headers)
+        self.left = True
+        return None
 
     async def leave_with(self, headers: CIMultiDict[str]) -> None:
-        if self.is_back or self in _VISITS.get():
+        request = self.request or self.ask()
+        if (self.is_back or self in _VISITS.get()) and not (
+            request and is_answered_elsewhere(request, self.within)
+        ):
             await self.save()
             headers.extend(self.headers)
         add_elements(headers, VARY, ("Cookie",))

@@ -13,6 +13,7 @@ from aiohttp import ClientConnectionResetError, web
 
 from aiohttp_middlewares._core import logs
 from aiohttp_middlewares._core.sending import (
+    HANDLERS,
     AnsweredAlready,
     only_one_response,
     started,
@@ -34,17 +35,21 @@ async def handle_shielded(
 ) -> web.StreamResponse:
     context = copy_context()
     waiter: asyncio.Future[None] | None = None
+    itself = object()
+    around = HANDLERS.get()
 
     async def handle() -> web.StreamResponse:
         try:
             if not _AT_ONCE:
                 await _pause()
+            HANDLERS.set((*around, itself))
             # The client may have left by now.
             if request.transport is None and request.content.is_eof():
                 _let_read(request)
             # Not each handler is a coroutine function: no view is.
             return await handler(request)
         finally:
+            HANDLERS.set(around)
             if _COPIES_CONTEXT:
                 for variable, value in copy_context().items():
                     context.run(variable.set, value)
@@ -57,7 +62,7 @@ async def handle_shielded(
     try:
         if not task.done():
             waiter = task.get_loop().create_future()
-            await _outlast(request, task, waiter, running)
+            await _outlast(request, task, waiter, running, itself)
         return task.result()
     finally:
         # What the handler set, middlewares outside may read.
@@ -96,7 +101,8 @@ else:
         # turn, it still does what it has to do at its end.
         handling.send(None)
         # get_running_loop() would be a system call.
-        loop = request.task.get_loop()
+        parent: Any = request.task
+        loop = None if parent is None else parent.get_loop()
         if not isinstance(loop, asyncio.AbstractEventLoop):
             loop = asyncio.get_running_loop()  # a test made up the request
         if sys.version_info >= (3, 11):
@@ -114,13 +120,14 @@ async def _outlast(
     task: _Task,
     waiter: asyncio.Future[None],
     running: Running,
+    handler: object,
 ) -> None:
     """Wait for the handler, or as long as nobody cancels this."""
     running[task] = request
     try:
         await waiter
     except asyncio.CancelledError as exc:
-        if await _goes_on(request, task, exc):
+        if await _goes_on(request, task, exc, handler):
             raise
     else:
         if task.cancelled():
@@ -152,7 +159,10 @@ _GIVEN_UP = "given up by aiohttp_middlewares.shield"
 
 
 async def _goes_on(
-    request: web.Request, task: _Task, exc: asyncio.CancelledError
+    request: web.Request,
+    task: _Task,
+    exc: asyncio.CancelledError,
+    handler: object,
 ) -> bool:
     """The request was cancelled. Whether that was kept from its handler.
 
@@ -172,7 +182,7 @@ async def _goes_on(
     if request.transport is not None:
         # A timeout outside. The visitor gets its answer, and whatever the
         # handler sends later must not follow it.
-        only_one_response(request)
+        only_one_response(request, handler)
         task.add_done_callback(lambda task: _report(request, task))
         return True
 
