@@ -4,7 +4,15 @@ aiohttp-middlewares
 ===================
 
 Middlewares for ``aiohttp.web`` applications. Each module is one of them and
-holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on.
+holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on. In
+the order in which a request comes to them:
+
+* who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
+  ``https_redirect``
+* what is on every answer: ``security_headers``, ``cors``, ``error``
+* what is refused before any work is done: ``early_data``, ``body_limit``
+* the work: ``compression``, ``timeout``, ``shield``, ``session``
+* who may do it: ``basic_auth``, ``csrf``
 """
 
 from aiohttp_middlewares.basic_auth import basic_auth_middleware, get_user

@@ -107,6 +107,7 @@ __all__ = (
 #: Whether the password is that of the login; may be a coroutine function.
 Check: TypeAlias = Callable[[str, str], bool | Awaitable[bool]]
 
+#: What browsers show, where nothing else is said.
 DEFAULT_REALM = "Restricted"
 
 logger: logging.Logger = logging.getLogger(__name__)

@@ -149,6 +149,7 @@ ACCESS_CONTROL_MAX_AGE = istr("Access-Control-Max-Age")
 ACCESS_CONTROL_REQUEST_HEADERS = istr("Access-Control-Request-Headers")
 ACCESS_CONTROL_REQUEST_METHOD = istr("Access-Control-Request-Method")
 
+#: Those that most APIs need.
 DEFAULT_ALLOW_HEADERS = (
     "accept",
     "accept-encoding",
@@ -160,6 +161,7 @@ DEFAULT_ALLOW_HEADERS = (
     "x-csrftoken",
     "x-requested-with",
 )
+#: All that browsers send, but HEAD, which needs no permission.
 DEFAULT_ALLOW_METHODS = ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT")
 DEFAULT_URLS: tuple[re.Pattern[str]] = (re.compile(r".*"),)
 

@@ -68,6 +68,7 @@ from aiohttp_middlewares.annotations import (
 
 __all__ = ("DEFAULT_MATCH_HEADERS", "https_middleware")
 
+#: What nearly all proxies send.
 DEFAULT_MATCH_HEADERS: DictStrStr = {"X-Forwarded-Proto": "https"}
 
 logger: logging.Logger = logging.getLogger(__name__)

@@ -399,6 +399,31 @@ def test_readme_example_answers_as_the_readme_says(
     asyncio.run(ask())
 
 
+# The house
+# =========
+
+
+@pytest.mark.parametrize("name", PUBLIC_MODULES)
+def test_each_public_module_says_what_is_public(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__all__
+    assert set(module.__all__) <= set(vars(module))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_loggers_are_typed_and_nothing_of_aiohttp_warns(path: Path) -> None:
+    for node in ast.walk(ast.parse(read(path))):
+        if isinstance(node, ast.Assign):
+            assert [ast.unparse(target) for target in node.targets] != [
+                "logger"
+            ]
+        # aiohttp 4 warns of it, at each call of a factory.
+        assert not (
+            isinstance(node, ast.Attribute)
+            and ast.unparse(node) == "web.middleware"
+        )
+
+
 # What no file may hold
 # =====================
 

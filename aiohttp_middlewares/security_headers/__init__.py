@@ -105,6 +105,7 @@ __all__ = (
     "security_headers_middleware",
 )
 
+#: helmet's.
 DEFAULT_CONTENT_SECURITY_POLICY: Mapping[str, Collection[str]] = {
     "default-src": ("'self'",),
     "base-uri": ("'self'",),
@@ -118,6 +119,7 @@ DEFAULT_CONTENT_SECURITY_POLICY: Mapping[str, Collection[str]] = {
     "style-src": ("'self'", "https:", "'unsafe-inline'"),
     "upgrade-insecure-requests": (),
 }
+#: What tells more than it has to.
 DEFAULT_REMOVE = ("Server",)
 
 #: A site that has no HTTPS would ask there for all that its pages refer to.

@@ -115,7 +115,9 @@ __all__ = (
     "retry_middleware",
 )
 
+#: RFC 9110 9.2.2: those that may be sent again.
 DEFAULT_METHODS = IDEMPOTENT_METHODS
+#: The statuses of what may pass.
 DEFAULT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 logger: logging.Logger = logging.getLogger(__name__)
