@@ -7,6 +7,7 @@ Middlewares for ``aiohttp.web`` applications. Each module is one of them and
 holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on. In
 the order in which a request comes to them:
 
+* which one it is: ``request_id``
 * who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
   ``https_redirect``
 * what is on every answer: ``security_headers``, ``cors``, ``error``
@@ -36,6 +37,11 @@ from aiohttp_middlewares.error import (
 from aiohttp_middlewares.https import https_middleware
 from aiohttp_middlewares.https_redirect import https_redirect_middleware
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
+from aiohttp_middlewares.request_id import (
+    RequestIdFilter,
+    get_request_id,
+    request_id_middleware,
+)
 from aiohttp_middlewares.security_headers import (
     csp_nonce,
     security_headers_middleware,
@@ -50,6 +56,7 @@ __all__ = (
     "IDEMPOTENT_METHODS",
     "NON_IDEMPOTENT_METHODS",
     "HTTPTooEarly",
+    "RequestIdFilter",
     "RequestTimeout",
     "SignedCookieStorage",
     "basic_auth_middleware",
@@ -65,12 +72,14 @@ __all__ = (
     "error_context",
     "error_middleware",
     "get_error_response",
+    "get_request_id",
     "get_user",
     "https_middleware",
     "https_redirect_middleware",
     "match_path",
     "problem_error_handler",
     "proxy_headers_middleware",
+    "request_id_middleware",
     "security_headers_middleware",
     "session_middleware",
     "shield_middleware",

@@ -54,6 +54,16 @@ VALUES: dict[str, list[str]] = {
         "-",
         "..",
     ],
+    "X-Request-ID": [
+        "",
+        "a b",
+        "a\tb",
+        "x" * 300,
+        "é",
+        "a,b",
+        "\x7f",
+        "a:b/c=",
+    ],
     "X-Forwarded-Proto": ["http", "HTTPS", "https, http", "wss", ",", "x" * 99],
     "X-Forwarded-For": [
         "unknown",

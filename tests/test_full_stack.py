@@ -24,6 +24,7 @@ from aiohttp_middlewares import (
     https_middleware,
     https_redirect_middleware,
     proxy_headers_middleware,
+    request_id_middleware,
     security_headers_middleware,
     session_middleware,
     shield_middleware,
@@ -36,6 +37,7 @@ ORIGIN = "https://app.example.net"
 
 def middlewares() -> list[Any]:
     return [
+        request_id_middleware(),
         proxy_headers_middleware(trusted=["127.0.0.1"]),
         https_middleware(trusted=["127.0.0.1"]),
         trusted_host_middleware(["example.com"]),

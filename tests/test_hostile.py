@@ -45,6 +45,7 @@ from aiohttp_middlewares import (
     https_redirect_middleware,
     problem_error_handler,
     proxy_headers_middleware,
+    request_id_middleware,
     security_headers_middleware,
     session_middleware,
     shield_middleware,
@@ -469,6 +470,7 @@ AT_ONCE = 16
 def documented() -> list[Any]:
     """The documented order. A new middleware has to be added, in its place."""
     return [
+        request_id_middleware(),
         proxy_headers_middleware(trusted=["127.0.0.1"]),
         https_middleware({"Forwarded": "https"}),
         trusted_host_middleware(["example.com", "*.example.com", "[::1]"]),

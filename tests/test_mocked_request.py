@@ -30,6 +30,7 @@ FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "https_redirect_middleware": ((), {}),
     "proxy_headers_middleware": ((), {"trusted": ["127.0.0.1"]}),
     "security_headers_middleware": ((), {}),
+    "request_id_middleware": ((), {}),
     "session_middleware": (("0123456789abcdef0123456789abcdef",), {}),
     "shield_middleware": ((), {"methods": ["GET", "POST"]}),
     "timeout_middleware": ((60,), {}),

@@ -22,8 +22,9 @@ asked for help: for finding one user's request in the logs of all of them.
     def make_session() -> aiohttp.ClientSession:
         return aiohttp.ClientSession(middlewares=[propagate])
 
-The id is the one that the request id middleware of the server side has set
-for the request that is being served. Outside of a request nothing is sent.
+The id is the one that :mod:`aiohttp_middlewares.request_id`, the middleware of
+the server side, has given the request that is being served. Outside of a
+request nothing is sent.
 
 **Order**
 
