@@ -21,12 +21,14 @@ def facts(request: web.Request, **more: Any) -> dict[str, Any]:
     ``remote`` is the address that this request object has: what
     ``proxy_headers_middleware`` decided, inside of it.
     """
-    return {
+    said = {
         "method": shown(request.method),
         "path": shown(request.rel_url.raw_path, PATH_LIMIT),
         "remote": shown(request.remote),
-        **{name: shown(value) for name, value in more.items()},
     }
+    for name, value in more.items():
+        said[name] = value if type(value) is int else shown(value)
+    return said
 
 
 def refused(
