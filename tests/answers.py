@@ -110,7 +110,9 @@ async def raised(request: web.Request) -> web.StreamResponse:
 
 
 async def redirected(request: web.Request) -> web.StreamResponse:
-    raise web.HTTPFound("/returned")
+    redirect = web.HTTPFound("/returned")
+    redirect.set_cookie("seen", "yes")
+    raise redirect
 
 
 async def not_modified(request: web.Request) -> web.StreamResponse:
