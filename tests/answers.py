@@ -50,6 +50,13 @@ async def returned(request: web.Request) -> web.StreamResponse:
     return web.Response(text="returned")
 
 
+async def compressed(request: web.Request) -> web.StreamResponse:
+    """By aiohttp itself."""
+    response = web.Response(text="compressed" * 100)
+    response.enable_compression()
+    return response
+
+
 async def empty(request: web.Request) -> web.StreamResponse:
     return web.Response(status=204)
 
@@ -103,7 +110,9 @@ async def raised(request: web.Request) -> web.StreamResponse:
 
 
 async def redirected(request: web.Request) -> web.StreamResponse:
-    raise web.HTTPFound("/returned")
+    redirect = web.HTTPFound("/returned")
+    redirect.set_cookie("seen", "yes")
+    raise redirect
 
 
 async def not_modified(request: web.Request) -> web.StreamResponse:
@@ -137,6 +146,7 @@ async def websocket(request: web.Request) -> web.StreamResponse:
 LATER = "Fri, 01 Jan 2100 00:00:00 GMT"
 KINDS = [
     Kind("returned", 200, returned),
+    Kind("compressed", 200, compressed, {"Accept-Encoding": "gzip"}),
     Kind("empty", 204, empty),
     Kind("prepared", 200, prepared),
     Kind("sent", 200, sent),

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import answers
 import brotli
 import pytest
 from aiohttp import ClientPayloadError, ClientResponse, hdrs, web
@@ -320,6 +321,8 @@ async def sent(request: web.Request) -> web.Response:
     return response
 
 
+# Apart from the kinds of tests/answers.py, whose bodies are too short to see
+# that they are compressed, and how.
 KINDS: dict[Handler, tuple[bytes, bool]] = {
     # what comes, and whether its length is known before
     text: (BODY, True),
@@ -376,6 +379,28 @@ async def test_every_kind_of_answer_is_the_same_without_compression(
     assert await response.read() == body
     assert "Content-Encoding" not in response.headers
     assert lines_of(response, "Vary") == ["Accept-Encoding"]
+
+
+@pytest.mark.parametrize("kind", answers.KINDS, ids=str)
+async def test_every_kind_of_answer_comes_through(
+    aiohttp_client: AiohttpClient, kind: answers.Kind
+) -> None:
+    client = await aiohttp_client(
+        answers.application(compression_middleware(minimum_size=0))
+    )
+    bodies: set[bytes] = set()
+    for encoding in ("identity", "gzip", "br", "zstd"):
+        response = await client.get(
+            kind.path,
+            headers={**kind.fields, "Accept-Encoding": encoding},
+            allow_redirects=False,
+        )
+        assert response.status == kind.status
+        if kind.status == 101:
+            response.close()
+        else:
+            bodies.add(await response.read())
+    assert len(bodies) == (kind.status != 101)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

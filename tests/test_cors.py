@@ -9,6 +9,7 @@ from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import urlsplit
 
+import answers
 import pytest
 from aiohttp import ClientResponse, web
 from aiohttp.test_utils import TestClient, make_mocked_request
@@ -1383,109 +1384,6 @@ async def test_no_header_lines_make_it_fail(
 # ======================
 
 
-async def text(request: web.Request) -> web.StreamResponse:
-    return web.Response(text="hello")
-
-
-async def stream(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse()
-    await response.prepare(request)
-    await response.write(b"hello")
-    return response
-
-
-async def events(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    response.content_length = 9
-    await response.prepare(request)
-    await response.write(b"data: 1\n\n")
-    return response
-
-
-async def prepared(request: web.Request) -> web.StreamResponse:
-    response = web.Response(text="hello")
-    await response.prepare(request)
-    return response
-
-
-async def compressed(request: web.Request) -> web.StreamResponse:
-    response = web.Response(text="hello" * 1000)
-    response.enable_compression()
-    return response
-
-
-async def empty(request: web.Request) -> web.StreamResponse:
-    return web.Response(status=204)
-
-
-async def file(request: web.Request) -> web.StreamResponse:
-    return web.FileResponse(__file__)
-
-
-async def found(request: web.Request) -> web.StreamResponse:
-    raise web.HTTPFound("/elsewhere")
-
-
-async def not_modified(request: web.Request) -> web.StreamResponse:
-    raise web.HTTPNotModified
-
-
-async def too_large(request: web.Request) -> web.StreamResponse:
-    raise web.HTTPRequestEntityTooLarge(1, 2)
-
-
-async def boom(request: web.Request) -> web.StreamResponse:
-    raise RuntimeError("boom")
-
-
-async def late(request: web.Request) -> web.StreamResponse:
-    raise asyncio.TimeoutError
-
-
-async def slow(request: web.Request) -> web.StreamResponse:
-    await asyncio.sleep(60)
-    raise AssertionError("never comes here")
-
-
-async def nothing(request: web.Request) -> web.StreamResponse:
-    return None  # type: ignore[return-value]
-
-
-async def websocket(request: web.Request) -> web.StreamResponse:
-    response = web.WebSocketResponse(timeout=0.001)
-    await response.prepare(request)
-    return response
-
-
-UPGRADE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
-KINDS: list[tuple[Any, int, dict[str, str]]] = [
-    (text, 200, {}),
-    (stream, 200, {}),
-    (events, 200, {}),
-    (prepared, 200, {}),
-    (compressed, 200, {}),
-    (empty, 204, {}),
-    (file, 200, {}),
-    (file, 206, {"Range": "bytes=1-5"}),
-    (file, 304, {"If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"}),
-    (file, 416, {"Range": "bytes=99999999-"}),
-    (websocket, 101, UPGRADE),
-    (found, 302, {}),
-    (not_modified, 304, {}),
-    (too_large, 413, {}),
-    (websocket, 400, {}),
-    (boom, 500, {}),
-    (nothing, 500, {}),
-    (late, 504, {}),
-    (slow, 504, {}),
-]
-
-
 @web.middleware
 async def cloning(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request.clone())
@@ -1517,16 +1415,10 @@ NEIGHBOURS = ["alone", "behind a clone", "before a clone"]
 
 @pytest.mark.parametrize("neighbours", NEIGHBOURS)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize(
-    ("handler", "status", "headers"),
-    KINDS,
-    ids=[f"{kind[0].__name__}-{kind[1]}" for kind in KINDS],
-)
+@pytest.mark.parametrize("kind", answers.KINDS, ids=str)
 async def test_every_answer_bears_the_headers_once(
     aiohttp_client: AiohttpClient,
-    handler: Handler,
-    status: int,
-    headers: dict[str, str],
+    kind: answers.Kind,
     method: str,
     neighbours: str,
 ) -> None:
@@ -1534,22 +1426,20 @@ async def test_every_answer_bears_the_headers_once(
         origins=[ORIGIN], allow_credentials=True, expose_headers=["X-Total"]
     )
     client = await aiohttp_client(
-        page(
-            handler,
-            *surrounded(neighbours, cors),
-            timeout_middleware(0.005 if handler is slow else 60),
-        )
+        answers.application(*surrounded(neighbours, cors))
     )
     for origin in (ORIGIN, EVIL, None):
         lines = "".join(
             f"{name}: {value}\r\n"
-            for name, value in {"Connection": "close", **headers}.items()
+            for name, value in {"Connection": "close", **kind.fields}.items()
         )
         if origin:
             lines += f"Origin: {origin}\r\n"
-        sent = f"{method} / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"
+        sent = (
+            f"{method} {kind.path} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n"
+        )
         answer = head(await raw(client.server, sent.encode()))
-        assert answer.status == status
+        assert answer.status == kind.status
         if origin != ORIGIN:
             assert said_in(answer.headers) == {"Vary": "Origin"}
             continue
@@ -1559,6 +1449,22 @@ async def test_every_answer_bears_the_headers_once(
             EXPOSE_HEADERS: "X-Total",
             "Vary": "Origin",
         }
+
+
+@pytest.mark.parametrize("neighbours", NEIGHBOURS)
+async def test_answer_of_a_timeout_inside_bears_the_headers(
+    aiohttp_client: AiohttpClient, neighbours: str
+) -> None:
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(60)
+        raise AssertionError("never comes here")
+
+    cors = surrounded(neighbours, cors_middleware(origins=[ORIGIN]))
+    client = await aiohttp_client(page(slow, *cors, timeout_middleware(0.005)))
+    answer = await ask(client)
+    assert answer.status == 504
+    assert said(answer) == {ALLOW_ORIGIN: ORIGIN, "Vary": "Origin"}
+    assert said(await ask(client, EVIL)) == {"Vary": "Origin"}
 
 
 @pytest.mark.parametrize("neighbours", NEIGHBOURS)
@@ -1678,6 +1584,9 @@ async def test_raised_answer_keeps_its_compression(
 async def test_error_middleware_inside_answers_pages_of_other_origins(
     aiohttp_client: AiohttpClient,
 ) -> None:
+    async def boom(request: web.Request) -> web.StreamResponse:
+        raise RuntimeError("boom")
+
     client = await aiohttp_client(
         page(boom, cors_middleware(origins=[ORIGIN]), error_middleware())
     )
@@ -1713,11 +1622,11 @@ async def test_concurrent_requests_do_not_mix(
         application(cors_middleware(origins=["https://*.wild.example", ORIGIN]))
     )
     origins = [ORIGIN, *(f"https://a{i}.wild.example" for i in range(20))]
-    answers = await asyncio.gather(
+    received = await asyncio.gather(
         *(ask(client, origin) for origin in origins),
         *(preflight(client, origin) for origin in origins),
     )
-    assert [answer.headers[ALLOW_ORIGIN] for answer in answers] == origins * 2
+    assert [answer.headers[ALLOW_ORIGIN] for answer in received] == origins * 2
 
 
 # Misconfiguration

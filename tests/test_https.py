@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+import answers
 import pytest
 from aiohttp import ClientSession, FormData, UnixConnector, web
 from live import eventually, live
@@ -599,42 +600,27 @@ async def test_two_of_them_do_what_one_does(
 # ======================
 
 
-async def streamed(request: web.Request) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"X-Scheme": request.scheme})
-    await response.prepare(request)
-    return response
+@pytest.mark.parametrize("kind", answers.KINDS, ids=str)
+async def test_answers_are_left_alone(
+    aiohttp_client: AiohttpClient, kind: answers.Kind
+) -> None:
+    seen: list[str] = []
 
+    @web.middleware
+    async def sees(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        seen.append(request.scheme)
+        return await handler(request)
 
-async def raised(request: web.Request) -> web.StreamResponse:
-    raise web.HTTPConflict(headers={"X-Scheme": request.scheme})
-
-
-async def unhandled(request: web.Request) -> web.StreamResponse:
-    raise ZeroDivisionError(request.scheme)
-
-
-async def websocket(request: web.Request) -> web.WebSocketResponse:
-    ws = web.WebSocketResponse()
-    await ws.prepare(request)
-    await ws.send_str(request.scheme)
-    await ws.close()
-    return ws
-
-
-async def test_answers_are_left_alone(aiohttp_client: AiohttpClient) -> None:
-    app = web.Application(middlewares=[https_middleware()])
-    for handler in (streamed, raised, unhandled, websocket):
-        app.router.add_get(f"/{handler.__name__}", handler)
-    client = await aiohttp_client(app)
-    for path, status in (("/streamed", 200), ("/raised", 409)):
-        response = await client.get(path, headers=SAYS_HTTPS)
-        assert response.status == status
-        assert response.headers["X-Scheme"] == "https"
-    for path, status in (("/unhandled", 500), ("/no-such-page", 404)):
-        response = await client.get(path, headers=SAYS_HTTPS)
-        assert response.status == status
-    async with client.ws_connect("/websocket", headers=SAYS_HTTPS) as ws:
-        assert await ws.receive_str() == "https"
+    client = await aiohttp_client(answers.application(https_middleware(), sees))
+    for more, scheme in ({}, "http"), (SAYS_HTTPS, "https"):
+        response = await client.get(
+            kind.path, headers={**kind.fields, **more}, allow_redirects=False
+        )
+        assert response.status == kind.status
+        assert seen.pop() == scheme
+        response.close()
 
 
 async def test_factory_works_in_a_subapplication(

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import answers
 import pytest
 from aiohttp import web
 from hypothesis import given
@@ -448,63 +449,30 @@ async def clones(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request.clone(scheme="https"))
 
 
+@pytest.mark.parametrize("kind", answers.KINDS, ids=str)
 @pytest.mark.parametrize("cloning", ["nowhere", "outside", "inside"])
 @pytest.mark.parametrize("error", [True, False])
 async def test_every_kind_of_response_has_the_headers(
-    aiohttp_client: AiohttpClient, cloning: str, error: bool
+    aiohttp_client: AiohttpClient,
+    kind: answers.Kind,
+    cloning: str,
+    error: bool,
 ) -> None:
-    async def streamed(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        await response.write(b"streamed")
-        return response
-
-    async def raised(request: web.Request) -> web.Response:
-        raise web.HTTPFound("/elsewhere")
-
-    async def failed(request: web.Request) -> web.Response:
-        raise ValueError
-
-    async def late(request: web.Request) -> web.Response:
-        raise TimeoutError
-
-    async def file(request: web.Request) -> web.FileResponse:
-        return web.FileResponse(Path(__file__))
-
-    async def socket(request: web.Request) -> web.WebSocketResponse:
-        websocket = web.WebSocketResponse()
-        await websocket.prepare(request)
-        await websocket.close()
-        return websocket
-
-    app = application()
-    if cloning == "outside":
-        app.middlewares.insert(0, clones)
-    if cloning == "inside":
-        app.middlewares.append(clones)
-    if error:
-        app.middlewares.append(error_middleware())
-    for handler in (streamed, raised, failed, late, file):
-        app.router.add_get(f"/{handler.__name__}", handler)
-    app.router.add_get("/socket", socket)
-    app.router.add_post("/post", plain)
-    client = await aiohttp_client(app)
-    expected = BY_HTTPS if cloning == "outside" else HELMET
-    for path, statuses in (
-        ("/", {200}),
-        ("/streamed", {200}),
-        ("/file", {200}),
-        ("/raised", {302}),
-        ("/nowhere", {404}),
-        ("/post", {405}),
-        ("/failed", {500}),
-        ("/late", {500, 504}),
-    ):
-        response = await client.get(path, allow_redirects=False)
-        assert response.status in statuses
+    app = answers.application(
+        *[clones] * (cloning == "outside"),
+        security_headers_middleware(),
+        *[clones] * (cloning == "inside"),
+        *[error_middleware()] * error,
+    )
+    async with (await aiohttp_client(app)).get(
+        kind.path, headers=kind.fields, allow_redirects=False
+    ) as response:
+        late = error and kind.name == "late"
+        assert response.status == (500 if late else kind.status)
+        expected = BY_HTTPS if cloning == "outside" else HELMET
         assert_secured(response.headers, expected)
-    async with client.ws_connect("/socket") as websocket:
-        assert_secured(websocket._response.headers, expected)
+        if kind.status == 101:
+            response.close()
 
 
 async def test_answer_to_an_expectation_has_the_headers_once(

@@ -8,11 +8,12 @@ import sys
 import time
 import weakref
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.cookies import SimpleCookie
 from typing import Any
 
 import aiohttp_session
+import answers
 import itsdangerous
 import pytest
 from aiohttp import DummyCookieJar, web
@@ -107,7 +108,19 @@ class Browse:
         self.aiohttp_client = aiohttp_client
 
     async def __call__(self, *args: Any, **options: Any) -> Client:
-        app = app_of(*(args or [session_middleware(KEY)]), **options)
+        return await self.of(
+            app_of(*(args or [session_middleware(KEY)]), **options)
+        )
+
+    async def kinds(
+        self, *args: Any, inside: Iterable[Middleware] = ()
+    ) -> Client:
+        """Of every kind of answer, all of which change the session."""
+        return await self.of(
+            answers.serve(app_of(*args, inside=(*inside, changes)))
+        )
+
+    async def of(self, app: web.Application) -> Client:
         return await self.aiohttp_client(app, cookie_jar=DummyCookieJar())
 
 
@@ -284,43 +297,21 @@ async def change(request: web.Request) -> None:
     session["kind"] = request.path
 
 
-async def redirect(request: web.Request) -> web.Response:
-    await change(request)
-    raise web.HTTPFound("/look")
+@web.middleware
+async def changes(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """So that each kind of answer has something to save."""
+    if request.path not in ("/look", "/no"):
+        await change(request)
+    return await handler(request)
 
 
-async def refusal(request: web.Request) -> web.Response:
-    await change(request)
-    raise web.HTTPForbidden
-
-
-async def stream(request: web.Request) -> web.StreamResponse:
-    await change(request)
-    response = web.StreamResponse()
-    await response.prepare(request)
-    await response.write(b"data")
-    return response
-
-
-async def file(request: web.Request) -> web.FileResponse:
-    await change(request)
-    return web.FileResponse(__file__)
-
-
-async def prepared(request: web.Request) -> web.Response:
-    await change(request)
-    response = web.Response()
-    await response.prepare(request)
-    return response
-
-
-KINDS: dict[str, Handler] = {
-    "redirect": redirect,
-    "refusal": refusal,
-    "stream": stream,
-    "file": file,
-    "prepared": prepared,
-}
+SAVED = [kind for kind in answers.KINDS if kind.status < 500]
+#: Of these the handler raises what nobody expects.
+FAILED = [
+    kind
+    for kind in answers.KINDS
+    if kind.handler in (answers.failed, answers.late)
+]
 NEIGHBOURS: list[tuple[list[Middleware], list[Middleware]]] = [
     ([], []),
     ([clones], [copies]),
@@ -329,58 +320,42 @@ NEIGHBOURS: list[tuple[list[Middleware], list[Middleware]]] = [
 
 
 @pytest.mark.parametrize(("outside", "inside"), NEIGHBOURS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SAVED, ids=str)
 async def test_session_is_saved_with_every_kind_of_answer(
     browse: Browse,
-    kind: str,
+    kind: answers.Kind,
     outside: list[Middleware],
     inside: list[Middleware],
 ) -> None:
-    client = await browse(
-        session_middleware(KEY), *outside, inside=tuple(inside), **KINDS
+    client = await browse.kinds(
+        session_middleware(KEY), *outside, inside=inside
     )
     for _ in range(2):
-        response = await client.get(f"/{kind}", allow_redirects=False)
-        assert response.status in (200, 302, 403)
-        assert session_of(value_of(response)) == {"kind": f"/{kind}"}
+        response = await client.get(
+            kind.path, headers=kind.fields, allow_redirects=False
+        )
+        assert response.status == kind.status
+        *others, line = cookies_of(response)
+        assert others == (["seen=yes; Path=/"] if kind.status == 302 else [])
+        value = SimpleCookie(line)["session"].value
+        assert session_of(value) == {"kind": kind.path}
         assert "Cookie" in response.headers["Vary"]
-        assert (clones in outside) is ("Secure" in cookies_of(response)[0])
+        assert (clones in outside) is ("Secure" in line)
+        if kind.status == 101:
+            response.close()
         await response.read()
 
 
-async def test_session_is_saved_with_a_websocket(browse: Browse) -> None:
-    late: list[aiohttp_session.Session] = []
-
-    async def websocket(request: web.Request) -> web.WebSocketResponse:
-        await change(request)
-        ws = web.WebSocketResponse()
-        await ws.prepare(request)
-        await ws.close()
-        return ws
-
-    client = await browse(
-        session_middleware(KEY), clones, inside=(copies,), ws=websocket
-    )
-    async with client.ws_connect("/ws") as ws:
-        assert ws._response.status == 101
-        assert session_of(value_of(ws._response)) == {"kind": "/ws"}
-        await ws.receive()
-    assert late == []
-
-
+@pytest.mark.parametrize("kind", FAILED, ids=str)
+@pytest.mark.parametrize("outside", [[], [error_middleware()]])
 async def test_session_is_not_saved_after_an_unexpected_exception(
-    browse: Browse,
+    browse: Browse, kind: answers.Kind, outside: list[Middleware]
 ) -> None:
-    async def fails(request: web.Request) -> web.Response:
-        await change(request)
-        raise ZeroDivisionError
-
-    for outside in ([], [error_middleware()]):
-        client = await browse(session_middleware(KEY), *outside, fails=fails)
-        response = await client.get("/fails")
-        assert response.status == 500
-        assert cookies_of(response) == []
-        assert response.headers.getall("Vary") == ["Cookie"]
+    client = await browse.kinds(session_middleware(KEY), *outside)
+    response = await client.get(kind.path)
+    assert response.status in (500, kind.status)
+    assert cookies_of(response) == []
+    assert response.headers.getall("Vary") == ["Cookie"]
 
 
 async def test_new_session_takes_the_place_of_the_old(browse: Browse) -> None:
@@ -794,26 +769,32 @@ class Memory(aiohttp_session.AbstractStorage):
         response.headers["X-Session"] = name
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SAVED, ids=str)
 async def test_any_storage_is_saved_with_every_kind_of_answer(
-    browse: Browse, kind: str
+    browse: Browse, kind: answers.Kind
 ) -> None:
     storage = Memory()
-    client = await browse(
+    client = await browse.kinds(
         session_middleware(storage),
         error_middleware(),
         clones,
         inside=(copies,),
-        **KINDS,
     )
-    response = await client.get(f"/{kind}", allow_redirects=False)
-    assert cookies_of(response) == ["AIOHTTP_SESSION=a-name; HttpOnly; Path=/"]
+    response = await client.get(
+        kind.path, headers=kind.fields, allow_redirects=False
+    )
+    assert response.status == kind.status
+    assert cookies_of(response)[-1] == (
+        "AIOHTTP_SESSION=a-name; HttpOnly; Path=/"
+    )
+    assert len(cookies_of(response)) == (2 if kind.status == 302 else 1)
     assert response.headers.getall("X-Session") == ["a-name"]
-    assert storage.kept == {"a-name": {"kind": f"/{kind}"}}
+    assert storage.kept == {"a-name": {"kind": kind.path}}
     assert storage.saves == 1
+    response.close()
     headers = cookie("a-name", "AIOHTTP_SESSION")
     response = await client.get("/look", headers=headers)
-    assert await response.json() == {"kind": f"/{kind}"}
+    assert await response.json() == {"kind": kind.path}
     assert storage.saves == 1
 
 
@@ -862,17 +843,19 @@ async def test_cookie_of_another_name_is_not_touched(browse: Browse) -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["/visit", "/stream", "/redirect"])
+@pytest.mark.parametrize("kind", SAVED, ids=str)
 @pytest.mark.parametrize("broken", ["load", "save"])
 async def test_storage_that_fails_makes_the_request_fail(
-    browse: Browse, path: str, broken: str
+    browse: Browse, kind: answers.Kind, broken: str
 ) -> None:
     storage = Memory()
     storage.broken.add(broken)
     for outside in ([], [error_middleware()]):
         storage.saves = 0
-        client = await browse(session_middleware(storage), *outside, **KINDS)
-        response = await client.get(path, allow_redirects=False)
+        client = await browse.kinds(session_middleware(storage), *outside)
+        response = await client.get(
+            kind.path, headers=kind.fields, allow_redirects=False
+        )
         assert response.status == 500
         assert cookies_of(response) == []
         assert storage.saves == (1 if broken == "save" else 0)
@@ -1283,7 +1266,8 @@ async def test_stream_that_a_task_of_the_handler_prepares_is_the_handlers(
     browse: Browse,
 ) -> None:
     async def inside(request: web.Request) -> web.StreamResponse:
-        return await asyncio.ensure_future(stream(request))
+        await change(request)
+        return await asyncio.ensure_future(answers.streamed(request))
 
     client = await browse(session_middleware(KEY), inside=(), stream=inside)
     response = await client.get("/stream")
