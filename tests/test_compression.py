@@ -389,7 +389,7 @@ async def test_every_kind_of_answer_comes_through(
         answers.application(compression_middleware(minimum_size=0))
     )
     bodies: set[bytes] = set()
-    for encoding in ("identity", "gzip", "br", "zstd"):
+    for encoding in ("identity", "gzip", "br"):
         response = await client.get(
             kind.path,
             headers={**kind.fields, "Accept-Encoding": encoding},
