@@ -1444,3 +1444,19 @@ async def test_504_has_no_cookie_though_the_handler_inside_has_returned(
     assert response.status == 504
     assert cookies_of(response) == []
     going.set()
+
+
+async def test_handler_that_returns_no_response_saves_nothing(
+    browse: Browse,
+) -> None:
+    async def forgets(request: web.Request) -> web.Response:
+        await change(request)
+        return None  # type: ignore[return-value]
+
+    for outside in ([], [error_middleware()]):
+        client = await browse(
+            session_middleware(KEY), *outside, forgets=forgets
+        )
+        response = await client.get("/forgets")
+        assert response.status == 500
+        assert cookies_of(response) == []

@@ -298,10 +298,12 @@ def session_middleware(
             raise
         finally:
             _VISITS.set(around)
+        prepared = getattr(response, "prepared", None)
         if visit.session is None:  # as mostly: nobody has asked
             visit.is_back = True
+        elif prepared is None:  # no response: an error like any other
+            visit.give_up()
         else:
-            prepared = getattr(response, "prepared", True)
             await visit.come_back(prepared=prepared)
         return response
 
