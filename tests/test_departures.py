@@ -537,6 +537,7 @@ async def test_handler_that_is_given_up_does_not_answer_before_the_504(
         await given_up.wait()
         try:
             response = web.StreamResponse()
+            response.enable_compression(web.ContentCoding.deflate)
             await response.prepare(request)
             await response.write(b"LATE")
         finally:

@@ -140,7 +140,7 @@ class EncodedBody(Body):
             departure.writer.length = None
             if self.chunked:
                 departure.writer.enable_chunking()
-            departure.framing = self.chunked, None
+            departure.framing = self.chunked, None, None
 
     def part(self, chunk: Bytes) -> memoryview:
         part = memoryview(chunk).cast("B")

@@ -142,8 +142,8 @@ class Departure(ref[Any]):
     lingers: bool
     #: The handlers that have to do without an answer of their own.
     given_up: frozenset[object]
-    #: How the writer frames the body: ``chunked`` and ``length``.
-    framing: tuple[bool, int | None]
+    #: How the writer frames the body: chunked, of what length, compressed.
+    framing: tuple[bool, int | None, Any]
 
     def __call__(  # type: ignore[override]
         self, status_line: str, headers: Headers
@@ -263,7 +263,7 @@ class Departure(ref[Any]):
         All that stands in front of the method of the class has been there.
         """
         writer: Any = ref.__call__(self)
-        if self.given_up:
+        if self.others is not None and self.given_up:
             self.frame_by(headers)
         sent: Awaitable[None] = type(writer).write_headers(
             writer, self.line, headers
@@ -273,11 +273,7 @@ class Departure(ref[Any]):
     def send_headers(self, headers: Headers) -> Awaitable[None]:
         if self.behind is not None:
             return self.behind(self.line, headers)
-        writer: Any = ref.__call__(self)
-        sent: Awaitable[None] = type(writer).write_headers(
-            writer, self.line, headers
-        )
-        return sent
+        return self.resend_headers(headers)
 
     def is_late(self) -> bool:
         """Whether whoever sends this has been given up."""
@@ -290,10 +286,20 @@ class Departure(ref[Any]):
         refused, how its own body would come.
         """
         length = headers.get(hdrs.CONTENT_LENGTH)
+        compress = None
+        if hdrs.CONTENT_ENCODING in headers and self.body is None:
+            # The handler wants it of the writer.
+            compress = getattr(self.writer, "_compress", None)
         self.framing = (
             hdrs.TRANSFER_ENCODING in headers,
             None if length is None else int(length),
+            compress,
         )
+
+    def frame(self, writer: Any) -> None:
+        if self.given_up:
+            with suppress(AttributeError):  # as in start_over()
+                writer.chunked, writer.length, writer._compress = self.framing
 
     def take_over(self) -> None:
         """Stand in for ``write`` and ``write_eof``, too."""
@@ -337,12 +343,12 @@ class Departure(ref[Any]):
 
     async def send(self, chunk: Bytes, **options: Any) -> None:
         writer = self.writer
+        self.frame(writer)
         if self.given_up:
-            writer.chunked, writer.length = self.framing
-            if self.framing[1] is not None:
-                # What the writer counts down.
-                left = max(0, self.framing[1] - memoryview(chunk).nbytes)
-                self.framing = self.framing[0], left
+            chunked, length, compress = self.framing
+            if length is not None:  # which the writer counts down
+                length = max(0, length - memoryview(chunk).nbytes)
+                self.framing = chunked, length, compress
         if self.others and self.others[0] is not None:
             await self.others[0](chunk, **options)
         else:
@@ -350,8 +356,7 @@ class Departure(ref[Any]):
 
     async def send_eof(self, chunk: Bytes) -> None:
         writer = self.writer
-        if self.given_up:
-            writer.chunked, writer.length = self.framing
+        self.frame(writer)
         if self.others and self.others[1] is not None:
             await self.others[1](chunk)
         else:
