@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import gzip
 import io
@@ -26,9 +27,11 @@ from client_site import (
     MEGABYTE,
     Naps,
     Site,
+    Unreadable,
     closed_port,
     drop,
     hang,
+    raises,
     raw_server,
     serve,
     session_with,
@@ -1112,6 +1115,36 @@ async def test_body_arrives_the_same_each_time(
     assert site.count == 3
     assert len(set(site.bodies)) == 1
     assert site.bodies[0] or not data
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_file_that_cannot_be_read_is_sent_once(
+    site: Site, method: str, attempts: int
+) -> None:
+    site.answers = [hang]
+    retry = quick(attempts, methods=["PUT", "POST"])
+    with Unreadable(__file__) as file:
+        async with session_with(retry) as session:
+            with pytest.raises(aiohttp.ClientOSError) as caught:
+                await session.request(method, site.url, data=file)
+    assert file.count == 1
+    assert caught.value.errno == errno.EIO
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+async def test_generator_that_raises_keeps_its_exception(
+    site: Site, method: str
+) -> None:
+    site.answers = [hang]
+    retry = quick(methods=["PUT", "POST"], retry_if=lambda _: True)
+    async with session_with(retry) as session:
+        with pytest.raises(aiohttp.ClientConnectionError) as caught:
+            await session.request(method, site.url, data=raises())
+    assert type(caught.value) is aiohttp.ClientConnectionError
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert site.count <= 1
 
 
 @body_of(ONCE | (UNSEEKABLE if REWINDS_FILES else FILES))

@@ -63,8 +63,9 @@ A failure is
 None is what says nothing of the origin: a caller who gives up, for whom
 :func:`asyncio.timeout` around the call is as good as ``task.cancel()``; a
 connection of the pool that was closed while it was idle; the wait for a place
-in the pool of the session; a proxy; a resolver that fails; this machine out of
-descriptors, ports or networks.
+in the pool of the session; a proxy, and what fails on the way through it; a
+resolver that fails; a body of the caller's that cannot be read; this machine
+out of descriptors, ports or networks.
 
 Failures of requests that overlap are one, unless they began and ended a tenth
 of a second apart: a restart that cuts eight requests is one event. What began
@@ -100,6 +101,7 @@ from aiohttp import (
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares.client._bodies import held
+from aiohttp_middlewares.client._errors import is_of_own_body
 from aiohttp_middlewares.client._origins import Origin, origin_of
 from aiohttp_middlewares.client._passage import Passage
 from aiohttp_middlewares.client._redact import origin_text
@@ -283,20 +285,19 @@ def _blames_origin(
         aiohttp.ClientConnectorDNSError | aiohttp.ClientProxyConnectionError,
     ):
         return False
+    if passage.is_dialling and req.proxy is not None:
+        return False  # who it was, the proxy or the origin, nobody knows
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.errno not in _OWN_ERRORS
     if is_timeout(req, error):
         return (
-            not passage.is_known
-            or passage.is_connected
-            # Who does not answer, the proxy or the origin, nobody knows.
-            or (passage.is_dialling and req.proxy is None)
+            not passage.is_known or passage.is_connected or passage.is_dialling
         )
     if isinstance(error, aiohttp.ClientConnectionError):
         # RFC 9112 9.3.1: a connection may be closed at any time.
         connector = req.session.connector
         is_own = connector is None or connector.closed
-        return not (passage.is_reused or is_own)
+        return not (passage.is_reused or is_own or is_of_own_body(error))
     return False
 
 

@@ -55,7 +55,8 @@ raised; what the attempt before it came to is its ``__cause__``, unless it has
 one. A connection of the pool that the server closed while it was idle is
 replaced once in any case, as aiohttp does by itself (RFC 9112 9.3.1).
 Connections refused by a TLS check or by
-:doc:`SSRF protection </client/ssrf>`, and WebSocket handshakes are final.
+:doc:`SSRF protection </client/ssrf>`, WebSocket handshakes, and bodies that
+cannot be read (a generator that raises, a disk that fails) are final.
 
 **Order**
 
