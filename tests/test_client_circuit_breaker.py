@@ -826,6 +826,23 @@ async def test_retry_outside_does_not_repeat_what_was_not_sent(
     assert len(naps.taken) == 3
 
 
+@pytest.mark.parametrize("failures", [2, 3])
+async def test_origin_that_has_not_failed_for_long_begins_anew(
+    site: Site, clock: Clock, failures: int
+) -> None:
+    site.answers = [503]
+    breaker = circuit_breaker_middleware(failures=failures, clock=clock)
+    async with session_with(breaker) as session:
+        for _ in range(2):
+            for _ in range(2):
+                assert await ask(session, site.url) == 503
+            clock.now += 300
+        assert await ask(session, site.url) == 503
+        clock.now += 299
+        assert await ask(session, site.url) == 503
+        assert isinstance(await ask(session, site.url), int) is (failures == 3)
+
+
 async def test_origins_that_did_not_fail_again_are_forgotten(
     clock: Clock,
 ) -> None:

@@ -157,11 +157,11 @@ def circuit_breaker_middleware(
     async def circuit_breaker(
         req: ClientRequest, handler: ClientHandlerType
     ) -> ClientResponse:
-        origin = origin_of(req.url)
+        origin, now = origin_of(req.url), clock()
         circuit = current.get(origin)
-        if circuit is None:
+        if circuit is None or circuit.is_forgotten(now, reset):
             circuit = current[origin] = _Circuit()
-        began = _Beginning(clock(), circuit.events)
+        began = _Beginning(now, circuit.events)
         if circuit.is_open:
             left = circuit.left(began.at, reset)
             if left > 0:
@@ -215,7 +215,7 @@ def circuit_breaker_middleware(
         current[origin] = failed[origin] = circuit
         # A crawler meets many that fail, and never comes back.
         while (oldest := next(iter(failed))) != origin:
-            if now - failed[oldest].failed_at < 10 * reset:
+            if not failed[oldest].is_forgotten(now, reset):
                 break
             del failed[oldest]
 
@@ -244,6 +244,10 @@ class _Circuit:
     failed_at: float = 0.0
     probes: int = 0
     probed_until: float = -math.inf
+
+    def is_forgotten(self, now: float, reset: float) -> bool:
+        """Whether the last failure is too long ago to say anything."""
+        return self.failures != 0 and now - self.failed_at >= 10 * reset
 
     def left(self, now: float, reset: float) -> float:
         """For how many seconds no request may be sent."""
