@@ -39,6 +39,7 @@ from client_site import (
 from hypothesis import example, given
 from hypothesis import strategies as st
 from live import eventually
+from yarl import URL
 
 from aiohttp_middlewares.client import (
     RetryBudget,
@@ -877,6 +878,72 @@ async def test_cookie_of_an_answer_in_between_is_stored_and_borne(
             assert response.status == 200
     assert seen == [own, {"own": "a", "node": "b"}]
     assert {cookie.key for cookie in jar} == {"node", "elsewhere"}
+
+
+async def test_cookies_of_an_answer_in_between_are_told_apart(
+    site: Site,
+) -> None:
+    seen: list[dict[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(dict(request.cookies))
+        if len(seen) % 2 == 0:
+            return web.Response()
+        response = web.Response(status=503)
+        response.headers.extend(
+            ("Set-Cookie", cookie)
+            for cookie in (
+                "gone=; Max-Age=0",
+                "twice=here; Path=/",
+                "twice=there; Path=/there",
+                "away=there; Path=/there",
+            )
+        )
+        return response
+
+    site.answers = [answer]
+    jar = aiohttp.CookieJar(unsafe=True)
+    jar.update_cookies({"gone": "a", "left": "b"}, URL(site.url))
+    async with session_with(quick(), cookie_jar=jar) as session:
+        async with session.get(site.url) as response:
+            assert response.status == 200
+        twice = {"left": "b"}
+        if hasattr(jar, "update_cookies_from_headers"):
+            twice["twice"] = "here"
+        assert seen == [{"gone": "a", "left": "b"}, twice]
+
+        # What the caller sends on his own is none of the jar's.
+        seen.clear()
+        jar.clear()
+        jar.update_cookies({"gone": "a"}, URL(site.url))
+        own = {"gone": "own", "away": "own"}
+        async with session.get(site.url, cookies=own) as response:
+            assert response.status == 200
+        assert seen[0] == own
+        twice.pop("left")
+        assert seen[1] == {**own, **twice}
+
+
+async def test_last_cookie_that_is_deleted_leaves_no_header(
+    site: Site,
+) -> None:
+    seen: list[list[str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers.getall("Cookie", []))
+        response = web.Response(status=503 if len(seen) == 1 else 200)
+        response.del_cookie("gone")
+        return response
+
+    site.answers = [answer]
+    jar = aiohttp.CookieJar(unsafe=True)
+    jar.update_cookies({"gone": "a"}, URL(site.url))
+    async with (
+        session_with(quick(), cookie_jar=jar) as session,
+        session.get(site.url) as response,
+    ):
+        assert response.status == 200
+    assert seen == [["gone=a"], []]
 
 
 async def test_response_is_not_followed_to_its_end(site: Site) -> None:
