@@ -157,7 +157,8 @@ def retry_middleware(
         the last one may start; None for no limit. It does not cut an
         attempt.
     :param attempt_timeout: How many seconds one attempt may take to its
-        response headers, once the pool of the session has a place for it;
+        response headers, without the wait for a place in the pool of the
+        session and for a turn of a :doc:`throttle </client/throttle>` inside;
         None, the default, for no limit.
     :param max_retry_after: What the server asks for in ``Retry-After`` is
         waited (RFC 9110 10.2.3), a date by the server's own clock. When it

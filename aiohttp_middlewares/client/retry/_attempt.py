@@ -19,7 +19,7 @@ from aiohttp_middlewares.client._errors import (
 from aiohttp_middlewares.client._passage import Passage
 from aiohttp_middlewares.client._redact import redact_url
 from aiohttp_middlewares.client._retry_after import retry_after
-from aiohttp_middlewares.client._timeouts import TimeIsUp, time_limit
+from aiohttp_middlewares.client._timeouts import TimeIsUp, TimeLimit
 
 #: The methods that are idempotent, RFC 9110 9.2.2. aiohttp repeats them once
 #: by itself when the connection broke.
@@ -126,13 +126,13 @@ async def send(
     number: int,
     timeout: float | None,
 ) -> Attempt:
-    """Send a request; the wait for the pool is not part of ``timeout``."""
+    """Send a request; no wait for a turn is part of ``timeout``."""
     error: Exception
     with Passage(req) as passage:
         try:
             if timeout is None:
                 return Attempt(req, number, passage, await handler(req))
-            async with time_limit(timeout) as passage.limit:
+            async with TimeLimit(timeout, waits=True) as passage.limit:
                 return Attempt(req, number, passage, await handler(req))
         except TimeIsUp:
             if passage.has_sent_nothing:
