@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import io
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -141,6 +143,22 @@ async def drop(request: web.Request) -> web.Response:
 async def hang(request: web.Request) -> web.Response:
     await asyncio.sleep(30)
     return web.Response()
+
+
+class Unreadable(io.FileIO):
+    """A file that knows its size, on a disk that fails."""
+
+    count = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.count += 1
+        raise OSError(errno.EIO, "the disk failed")
+
+
+async def raises() -> AsyncIterator[bytes]:
+    """A body that ends in an exception."""
+    yield b"1234"
+    raise ValueError("of its own")
 
 
 def session_with(

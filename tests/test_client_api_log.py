@@ -1,7 +1,9 @@
 """The API log: reports in the background that touch nobody."""
 
 import asyncio
+import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -9,11 +11,13 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.test_utils import unused_port
-from client_site import Site, accept, drop, serve, session_with
+from client_site import MEGABYTE, Site, accept, drop, serve, session_with
+from live import eventually, soon
 from yarl import URL
 
 from aiohttp_middlewares.client import (
     CallRecord,
+    _timeouts,
     api_log_middleware,
 )
 
@@ -85,6 +89,136 @@ async def test_service_that_hangs_delays_nobody_and_is_bounded(
         " too slow or hangs",
         "6 records were not sent before the end",
     ]
+
+
+@pytest.mark.parametrize("backlog", [1, 5])
+async def test_backlog_that_stays_full_is_warned_of_once(
+    site: Site, log: pytest.LogCaptureFixture, backlog: int
+) -> None:
+    tickets = asyncio.Semaphore(0)
+    sent = 0
+
+    async def send(record: CallRecord) -> None:
+        nonlocal sent
+        await tickets.acquire()
+        sent += 1
+
+    middleware = api_log_middleware(send, backlog=backlog)
+    async with session_with(middleware) as session:
+
+        async def call(count: int) -> None:
+            for _ in range(count):
+                async with session.get(site.url):
+                    pass
+
+        await call(backlog + 2)
+        for count in range(1, 5):
+            tickets.release()
+            await eventually(lambda: sent == count)  # noqa: B023
+            await call(2)
+        assert len(log.messages) == 1
+
+        for _ in range(backlog + 1):
+            tickets.release()
+        await middleware.aclose()
+        await call(backlog + 2)
+        assert len(log.messages) == 2
+        for _ in range(backlog + 1):
+            tickets.release()
+        await middleware.aclose()
+
+
+async def fail_by_cancellation() -> None:
+    task = asyncio.create_task(asyncio.sleep(30))
+    task.cancel()
+    await task
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="Python 3.10 does not tell"
+)
+async def test_send_that_ends_in_a_cancellation_ends_no_other(
+    site: Site, log: pytest.LogCaptureFixture
+) -> None:
+    sent: list[CallRecord] = []
+
+    async def send(record: CallRecord) -> None:
+        sent.append(record)
+        if len(sent) <= 2:
+            await fail_by_cancellation()
+
+    middleware = api_log_middleware(send)
+    async with session_with(middleware) as session:
+        for _ in range(4):
+            async with session.get(site.url):
+                pass
+    await middleware.aclose()
+    assert len(sent) == 4
+    assert log.messages == ["send failed: CancelledError"]
+
+
+async def test_what_is_left_when_the_worker_was_cancelled_is_warned_of(
+    site: Site, log: pytest.LogCaptureFixture
+) -> None:
+    middleware = api_log_middleware(hang_for_ever)
+    async with session_with(middleware) as session:
+        for _ in range(3):
+            async with session.get(site.url):
+                pass
+    closing = asyncio.create_task(middleware.aclose(timeout=30))
+    await asyncio.sleep(0)
+    assert middleware._task is not None
+    middleware._task.cancel()
+    await soon(closing)
+    assert log.messages == ["2 records were not sent before the end"]
+    assert not middleware._waiting
+
+
+async def test_send_that_cannot_be_cancelled_does_not_hold_up_the_end(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_timeouts, "CUT_TIMEOUT", 0.01)
+    gate = asyncio.Event()
+
+    async def send(record: CallRecord) -> None:
+        while not gate.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await gate.wait()
+
+    middleware = api_log_middleware(send)
+    async with (
+        session_with(middleware) as session,
+        session.get(site.url),
+    ):
+        pass
+    await soon(middleware.aclose(timeout=0.01))
+    gate.set()
+    assert middleware._task is not None
+    await soon(asyncio.wait([middleware._task]))
+
+
+async def test_logger_that_raises_leaves_no_response_open(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError
+
+    site.answers = [(200, {}, MEGABYTE)]
+    logger = logging.getLogger("aiohttp_middlewares.client.api_log")
+    logger.addFilter(refuse)
+    middleware = api_log_middleware(hang_for_ever, backlog=1)
+    connector = aiohttp.TCPConnector(limit=1)
+    try:
+        async with session_with(middleware, connector=connector) as session:
+            for _ in range(2):
+                async with session.get(site.url):
+                    await asyncio.sleep(0)
+            with pytest.raises(ZeroDivisionError):
+                await session.get(site.url)
+            assert not connector._acquired
+    finally:
+        logger.removeFilter(refuse)
+    await middleware.aclose(timeout=0.01)
 
 
 async def test_full_backlog_drops_the_oldest(site: Site) -> None:

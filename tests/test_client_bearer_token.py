@@ -1081,6 +1081,30 @@ def test_wrong_grant_is_refused_in_a_sentence(
     assert "hush" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Token("a", "hush"),  # type: ignore[arg-type]
+        lambda: Token("a", None, b"hush"),  # type: ignore[arg-type]
+        lambda: Token("hush hush"),
+        lambda: client_credentials(URL_, "i", "s", auth="hush"),  # type: ignore[arg-type]
+        lambda: client_credentials(URL_, "i", "s", extra="hush"),  # type: ignore[arg-type]
+        lambda: client_credentials(URL_, ["hush"], "s"),  # type: ignore[arg-type]
+        lambda: client_credentials(b"http://a/?hush", "i", "s"),  # type: ignore[arg-type]
+        lambda: client_credentials("ftp://a.example/?key=hush", "i", "s"),
+        lambda: client_credentials("a.example/?key=hush", "i", "s"),
+        lambda: refresh_token_grant("hush", "r", "i"),
+        lambda: BearerTokenMiddleware("hush", origins=["http://a"]),  # type: ignore[arg-type]
+    ],
+)
+def test_no_error_of_the_options_shows_a_secret(
+    build: Callable[[], object],
+) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        build()
+    assert "hush" not in f"{caught.value}"
+
+
 def test_grant_needs_its_secrets() -> None:
     factory: Any = client_credentials
     with pytest.raises(TypeError, match="client_secret should be a string"):

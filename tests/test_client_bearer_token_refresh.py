@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import shutil
+import sys
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -26,6 +27,7 @@ from aiohttp_middlewares.client import (
     SSRFPolicy,
     Token,
     TokenRefreshError,
+    _timeouts,
     client_credentials,
     refresh_token_grant,
     retry_middleware,
@@ -265,6 +267,79 @@ async def test_closing_waits_for_the_token_that_was_asked_for(
         assert kept == ["r1"]
         assert await waiter == 200
     await bearer.aclose()
+
+
+async def test_closing_waits_for_the_hook_as_long_as_for_the_token(
+    provider: Provider, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept: list[str | None] = []
+
+    async def keep(token: Token) -> None:
+        await asyncio.sleep(0.3)
+        kept.append(token.refresh_token)
+
+    bearer = provider.rotating(on_token=keep, refresh_timeout=0.4)
+    provider.gate.clear()
+    async with session_with(bearer) as session:
+        waiter = asyncio.create_task(ask(session, provider))
+        await provider.asked.wait()
+        closing = asyncio.create_task(bearer.aclose())
+        await asyncio.sleep(0.2)
+        provider.gate.set()
+        await soon(closing)
+        assert kept == ["r1"]
+        assert await waiter == 200
+    assert not caplog.messages
+
+
+async def test_refresh_that_cannot_be_cancelled_does_not_hold_up_the_end(
+    provider: Provider,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(_timeouts, "CUT_TIMEOUT", 0.01)
+    gate = asyncio.Event()
+
+    async def refresh(session: aiohttp.ClientSession, old: Any) -> Token:
+        while not gate.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await gate.wait()
+        return Token("a")
+
+    bearer = BearerTokenMiddleware(
+        refresh, origins=[provider.url("/")], refresh_timeout=0.01
+    )
+    async with session_with(bearer) as session:
+        waiter = asyncio.create_task(ask(session, provider))
+        await asyncio.sleep(0)
+        await soon(bearer.aclose())
+        assert caplog.messages == ["A token refresh was cut at the end"]
+        gate.set()
+        assert await soon(waiter) == 200
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="Python 3.10 does not tell"
+)
+async def test_refresh_that_ends_in_a_cancellation_has_failed(
+    provider: Provider,
+) -> None:
+    count = 0
+
+    async def refresh(session: aiohttp.ClientSession, old: Any) -> Token:
+        nonlocal count
+        count += 1
+        task = asyncio.create_task(asyncio.sleep(30))
+        task.cancel()
+        await task
+        return Token("a")
+
+    bearer = BearerTokenMiddleware(refresh, origins=[provider.url("/")])
+    async with session_with(bearer) as session:
+        for _ in range(3):
+            error = await error_of(session, provider)
+            assert str(error) == "The token refresh failed: CancelledError"
+    assert count == 1
 
 
 async def test_closing_does_not_wait_for_what_was_not_sent(
@@ -822,13 +897,30 @@ async def test_endpoint_that_asks_for_more_time_than_there_is_is_left_alone(
         assert await ask(session, provider) == 200
 
 
+@pytest.mark.parametrize("ttl", [0, 5])
+async def test_endpoint_is_left_alone_whatever_a_final_failure_costs(
+    provider: Provider, ttl: float
+) -> None:
+    now = [1_000_000.0]
+    provider.answers, provider.headers = [503], {"Retry-After": "3000"}
+    bearer = provider.plain(final_failure_ttl=ttl, clock=lambda: now[0])
+    async with session_with(bearer) as session:
+        error = await error_of(session, provider)
+        assert error.retry_after == 3000
+        now[0] += 2999
+        await error_of(session, provider)
+        assert len(provider.grants) == 1
+        now[0] += 1
+        assert await ask(session, provider) == 200
+
+
 async def test_endpoint_cannot_forbid_itself_for_years(
     provider: Provider,
 ) -> None:
     provider.answers, provider.headers = [503], {"Retry-After": "9" * 400}
     async with session_with(provider.plain()) as session:
         error = await error_of(session, provider)
-    assert error.retry_after == pytest.approx(60, abs=5)
+    assert error.retry_after == pytest.approx(3600, abs=5)
 
 
 @pytest.mark.parametrize(

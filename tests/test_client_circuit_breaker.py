@@ -14,9 +14,11 @@ from client_site import (
     MEGABYTE,
     Naps,
     Site,
+    Unreadable,
     closed_port,
     drop,
     hang,
+    raises,
     raw_server,
     serve,
     session_with,
@@ -28,6 +30,7 @@ from aiohttp_middlewares.client import (
     circuit_breaker_middleware,
     retry_middleware,
 )
+from aiohttp_middlewares.client._errors import is_of_own_body
 from aiohttp_middlewares.client._timeouts import TimeIsUp, time_limit
 
 
@@ -336,6 +339,91 @@ async def test_proxy_that_fails_is_no_failure_of_the_origin(
                 await session.get(
                     url, proxy=f"http://127.0.0.1:{port}", timeout=timeout
                 )
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "end", "limit"),
+    [
+        ("asked for", "breaks", "total"),
+        ("asked for", "hangs", "connect"),
+        ("asked for", "hangs", "total"),
+        ("made", "breaks", "total"),
+        ("made", "hangs", "connect"),
+        ("made", "hangs", "sock_connect"),
+        ("made", "hangs", "total"),
+    ],
+)
+async def test_tunnel_that_ends_is_no_failure_of_the_origin(
+    site: Site, tunnel: str, end: str, limit: str
+) -> None:
+    async def talk(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if tunnel == "made":
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            await writer.drain()
+        if end == "hangs":
+            await reader.read(1)
+            await asyncio.sleep(30)
+
+    breaker = circuit_breaker_middleware(failures=1)
+    seconds = 0.05 if end == "hangs" else 5.0
+    timeout = aiohttp.ClientTimeout(**{"total": None, limit: seconds})
+    url = site.url.replace("http:", "https:")
+    async with raw_server(talk) as port, session_with(breaker) as session:
+        for _ in range(2):
+            with pytest.raises(
+                (aiohttp.ClientConnectionError, asyncio.TimeoutError)
+            ):
+                await session.get(
+                    url, proxy=f"http://127.0.0.1:{port}", timeout=timeout
+                )
+
+
+async def test_body_that_cannot_be_read_is_no_failure_of_the_origin(
+    site: Site,
+) -> None:
+    site.answers = [hang]
+    breaker = circuit_breaker_middleware(failures=1)
+    async with session_with(breaker) as session:
+        for _ in range(2):
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await session.post(site.url, data=raises())
+            with (
+                Unreadable(__file__) as file,
+                pytest.raises(aiohttp.ClientOSError),
+            ):
+                await session.post(site.url, data=file)
+        site.answers = [200]
+        assert await ask(session, site.url) == 200
+
+
+async def test_connection_that_breaks_under_a_body_is_a_failure() -> None:
+    async def leave(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await reader.read(1)
+        writer.transport.abort()
+
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield MEGABYTE
+
+    breaker = circuit_breaker_middleware(failures=1)
+    async with raw_server(leave) as port, session_with(breaker) as session:
+        url = f"http://127.0.0.1:{port}/"
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await session.post(url, data=endless())
+        assert isinstance(await ask(session, url), CircuitOpenError)
+
+
+def test_what_a_transport_ends_with_is_told_from_a_body() -> None:
+    # No kernel does so on demand: aiohttp repeats the words of the transport.
+    wire = OSError(errno.EHOSTUNREACH, "No route to host")
+    error = aiohttp.ClientOSError(*wire.args)
+    error.__cause__ = wire
+    assert not is_of_own_body(error)
 
 
 async def test_resolver_that_fails_is_no_failure_of_the_origin() -> None:
@@ -736,6 +824,23 @@ async def test_retry_outside_does_not_repeat_what_was_not_sent(
         assert not connector._acquired
     assert site.count == 3
     assert len(naps.taken) == 3
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+async def test_origin_that_has_not_failed_for_long_begins_anew(
+    site: Site, clock: Clock, failures: int
+) -> None:
+    site.answers = [503]
+    breaker = circuit_breaker_middleware(failures=failures, clock=clock)
+    async with session_with(breaker) as session:
+        for _ in range(2):
+            for _ in range(2):
+                assert await ask(session, site.url) == 503
+            clock.now += 300
+        assert await ask(session, site.url) == 503
+        clock.now += 299
+        assert await ask(session, site.url) == 503
+        assert isinstance(await ask(session, site.url), int) is (failures == 3)
 
 
 async def test_origins_that_did_not_fail_again_are_forgotten(

@@ -7,7 +7,15 @@ from typing import Any
 
 import aiohttp
 import pytest
-from client_site import Naps, Site, accept, hang, serve, session_with
+from client_site import (
+    MEGABYTE,
+    Naps,
+    Site,
+    accept,
+    hang,
+    serve,
+    session_with,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
@@ -361,6 +369,26 @@ def test_no_value_comes_through(a: str, b: str, c: str, d: str) -> None:
     assert shown.startswith("http://a.example/?")
     assert shown.endswith("=***")
     assert "hush" not in shown or "hush" in c
+
+
+async def test_logger_that_raises_leaves_no_response_open(
+    site: Site,
+) -> None:
+    def refuse(record: logging.LogRecord) -> bool:
+        raise ZeroDivisionError
+
+    site.answers = [(200, {}, MEGABYTE)]
+    logger = logging.getLogger("own")
+    logger.addFilter(refuse)
+    connector = aiohttp.TCPConnector(limit=1)
+    log = request_log_middleware(logger=logger, level=logging.ERROR)
+    try:
+        async with session_with(log, connector=connector) as session:
+            with pytest.raises(ZeroDivisionError):
+                await session.get(site.url)
+            assert not connector._acquired
+    finally:
+        logger.removeFilter(refuse)
 
 
 # Misconfiguration

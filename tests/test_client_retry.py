@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import gzip
 import io
@@ -26,9 +27,11 @@ from client_site import (
     MEGABYTE,
     Naps,
     Site,
+    Unreadable,
     closed_port,
     drop,
     hang,
+    raises,
     raw_server,
     serve,
     session_with,
@@ -36,6 +39,7 @@ from client_site import (
 from hypothesis import example, given
 from hypothesis import strategies as st
 from live import eventually
+from yarl import URL
 
 from aiohttp_middlewares.client import (
     RetryBudget,
@@ -876,6 +880,72 @@ async def test_cookie_of_an_answer_in_between_is_stored_and_borne(
     assert {cookie.key for cookie in jar} == {"node", "elsewhere"}
 
 
+async def test_cookies_of_an_answer_in_between_are_told_apart(
+    site: Site,
+) -> None:
+    seen: list[dict[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(dict(request.cookies))
+        if len(seen) % 2 == 0:
+            return web.Response()
+        response = web.Response(status=503)
+        response.headers.extend(
+            ("Set-Cookie", cookie)
+            for cookie in (
+                "gone=; Max-Age=0",
+                "twice=here; Path=/",
+                "twice=there; Path=/there",
+                "away=there; Path=/there",
+            )
+        )
+        return response
+
+    site.answers = [answer]
+    jar = aiohttp.CookieJar(unsafe=True)
+    jar.update_cookies({"gone": "a", "left": "b"}, URL(site.url))
+    async with session_with(quick(), cookie_jar=jar) as session:
+        async with session.get(site.url) as response:
+            assert response.status == 200
+        twice = {"left": "b"}
+        if hasattr(jar, "update_cookies_from_headers"):
+            twice["twice"] = "here"
+        assert seen == [{"gone": "a", "left": "b"}, twice]
+
+        # What the caller sends on his own is none of the jar's.
+        seen.clear()
+        jar.clear()
+        jar.update_cookies({"gone": "a"}, URL(site.url))
+        own = {"gone": "own", "away": "own"}
+        async with session.get(site.url, cookies=own) as response:
+            assert response.status == 200
+        assert seen[0] == own
+        twice.pop("left")
+        assert seen[1] == {**own, **twice}
+
+
+async def test_last_cookie_that_is_deleted_leaves_no_header(
+    site: Site,
+) -> None:
+    seen: list[list[str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers.getall("Cookie", []))
+        response = web.Response(status=503 if len(seen) == 1 else 200)
+        response.del_cookie("gone")
+        return response
+
+    site.answers = [answer]
+    jar = aiohttp.CookieJar(unsafe=True)
+    jar.update_cookies({"gone": "a"}, URL(site.url))
+    async with (
+        session_with(quick(), cookie_jar=jar) as session,
+        session.get(site.url) as response,
+    ):
+        assert response.status == 200
+    assert seen == [["gone=a"], []]
+
+
 async def test_response_is_not_followed_to_its_end(site: Site) -> None:
     """Or each of its chunks would be told to somebody who does not listen."""
     seen: list[Any] = []
@@ -1112,6 +1182,36 @@ async def test_body_arrives_the_same_each_time(
     assert site.count == 3
     assert len(set(site.bodies)) == 1
     assert site.bodies[0] or not data
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_file_that_cannot_be_read_is_sent_once(
+    site: Site, method: str, attempts: int
+) -> None:
+    site.answers = [hang]
+    retry = quick(attempts, methods=["PUT", "POST"])
+    with Unreadable(__file__) as file:
+        async with session_with(retry) as session:
+            with pytest.raises(aiohttp.ClientOSError) as caught:
+                await session.request(method, site.url, data=file)
+    assert file.count == 1
+    assert caught.value.errno == errno.EIO
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+async def test_generator_that_raises_keeps_its_exception(
+    site: Site, method: str
+) -> None:
+    site.answers = [hang]
+    retry = quick(methods=["PUT", "POST"], retry_if=lambda _: True)
+    async with session_with(retry) as session:
+        with pytest.raises(aiohttp.ClientConnectionError) as caught:
+            await session.request(method, site.url, data=raises())
+    assert type(caught.value) is aiohttp.ClientConnectionError
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert site.count <= 1
 
 
 @body_of(ONCE | (UNSEEKABLE if REWINDS_FILES else FILES))

@@ -219,6 +219,19 @@ async def test_what_a_long_stop_has_missed_is_not_made_up_for() -> None:
         assert at_hand.sent.at == [0, 5, 5.1, 5.2]
 
 
+async def test_turn_that_waited_for_room_is_not_ahead_of_the_next() -> None:
+    async with throttled(1000, concurrency=3) as at_hand:
+        at_hand.site.answers = [(200, {}, MEGABYTE)]
+        held = [await at_hand.session.get(at_hand.site.url) for _ in range(3)]
+        tasks = at_hand.start(*range(3))
+        await turns()
+        at_hand.time.now += 0.008
+        for response in held:
+            response.close()
+        await soon(asyncio.gather(*tasks))
+        assert at_hand.sent.at == [0, 0.001, 0.002, 0.01, 0.011, 0.012]
+
+
 async def test_sleep_that_takes_no_time_is_believed() -> None:
     naps = []
 
@@ -415,6 +428,40 @@ async def test_attempts_of_a_retry_take_turns_without_waiting_for_another() -> (
         async with session.get(site.url) as response:
             assert response.status == 200
     assert sent.at == [0, 0.1, 0.2]
+
+
+@pytest.mark.parametrize("limits", [{"rate": 20.0}, {"concurrency": 1}])
+async def test_limit_of_an_attempt_does_not_count_the_wait_for_a_turn(
+    limits: dict[str, Any],
+) -> None:
+    middlewares: list[Any] = [
+        retry_middleware(1, attempt_timeout=0.1),
+        throttle_middleware(**limits),
+    ]
+
+    async def answer(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.04)
+        return web.Response()
+
+    async with (
+        serve() as site,
+        aiohttp.ClientSession(middlewares=middlewares) as session,
+    ):
+        site.answers = [answer]
+
+        async def ask() -> int:
+            async with session.get(site.url) as response:
+                return response.status
+
+        assert await soon(asyncio.gather(*(ask() for _ in range(8)))) == (
+            [200] * 8
+        )
+        # It goes on afterwards.
+        site.answers = [answer, hang]
+        asking = asyncio.gather(ask(), ask(), return_exceptions=True)
+        first, second = await soon(asking)
+        assert first == 200
+        assert isinstance(second, aiohttp.ServerTimeoutError)
 
 
 # For each origin, or for all

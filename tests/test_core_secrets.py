@@ -15,6 +15,7 @@ customer-key Ocp-Apim-Subscription-Key X-Functions-Key AWSAccessKeyId
 private_key key_id keys signing-key
 secret client_secret clientSecret X-Shared-Secret
 password passwd passWord pass_word user[password] userpass pass pwd pin
+pw psw pswd db_pw user-psw
 passphrase pass-phrase passcode X-Passphrase
 otp totp smsOtp one_time_otp otp_value code authCode code_verifier device_code
 2fa-code

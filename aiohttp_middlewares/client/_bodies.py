@@ -1,7 +1,7 @@
 """Sending a request again: its body, and the answer it got before."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -82,12 +82,41 @@ def keep_cookies(req: ClientRequest, response: ClientResponse) -> None:
     if not set_here:
         return
     jar = req.session.cookie_jar
-    jar.update_cookies(set_here, response.url)
+    before = jar.filter_cookies(req.url)
+    # Of one name there may be several, for other paths. aiohttp tells them
+    # apart since 3.12.7.
+    update = getattr(jar, "update_cookies_from_headers", None)
+    if update is None:
+        jar.update_cookies(set_here, response.url)
+    else:
+        update(response.headers.getall(hdrs.SET_COOKIE, ()), response.url)
     kept = jar.filter_cookies(req.url)
+    _leave_out(
+        req,
+        {
+            f"{name}={before[name].coded_value}"
+            for name in set_here
+            if name in before and name not in kept
+        },
+    )
     # The others are there already, or the caller left them out.
     _method(req, "update_cookies")(
         {name: kept[name] for name in set_here if name in kept}
     )
+
+
+def _leave_out(req: ClientRequest, pairs: Collection[str]) -> None:
+    """Send these cookies no more; those of the caller are not the jar's."""
+    header = req.headers.get(hdrs.COOKIE)
+    if not pairs or header is None:
+        return
+    # RFC 6265 4.2.1: no value has a semicolon.
+    found = [pair.strip() for pair in header.split(";")]
+    left = "; ".join(pair for pair in found if pair not in pairs)
+    if left:
+        req.headers[hdrs.COOKIE] = left
+    else:
+        del req.headers[hdrs.COOKIE]
 
 
 def _method(req: ClientRequest, name: str) -> Any:

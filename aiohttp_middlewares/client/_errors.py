@@ -1,5 +1,7 @@
 """What the errors of the rooms have in common."""
 
+import asyncio
+
 import aiohttp
 
 
@@ -18,3 +20,24 @@ def caused_by(
     while error is not None and not isinstance(error, kind):
         error = error.__cause__
     return error
+
+
+def is_of_own_body(error: BaseException | None) -> bool:
+    """Whether the body could not be read, rather than written.
+
+    aiohttp says that the connection broke either way. The cause tells: it
+    comes from a generator or a file of the caller's, and not from the wire.
+    """
+    if not isinstance(error, aiohttp.ClientConnectionError) or isinstance(
+        error, aiohttp.ClientConnectorError
+    ):
+        return False
+    cause = error.__cause__
+    return (
+        cause is not None
+        and not isinstance(
+            cause, ConnectionError | asyncio.TimeoutError | aiohttp.ClientError
+        )
+        # What a transport ended with, such as EHOSTUNREACH, keeps its words.
+        and cause.args != error.args
+    )

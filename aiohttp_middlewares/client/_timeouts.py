@@ -2,10 +2,16 @@
 
 import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from types import TracebackType
+from typing import Any
 
 from aiohttp import ClientRequest
+
+#: What a task that was cancelled gets to end, in seconds.
+CUT_TIMEOUT = 1.0
 
 
 class TimeIsUp(Exception):
@@ -25,11 +31,13 @@ def time_limit(seconds: float) -> "TimeLimit":
 class TimeLimit:
     """What :func:`asyncio.timeout` is, also for Python 3.10, with a pause.
 
-    Whoever is inside and cancelled can ask :func:`is_timeout` about it.
+    Whoever is inside and cancelled can ask :func:`is_timeout` about it. One
+    that ``waits`` does not count what is :func:`waiting`.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, waits: bool = False) -> None:
         self._left = seconds
+        self._waits = waits
         self._timer: asyncio.TimerHandle | None = None
         self.has_struck = False
 
@@ -80,6 +88,9 @@ class TimeLimit:
             loop = self._task.get_loop()
             self._timer = loop.call_later(self._left, self._strike)
 
+    def lets_wait(self, task: "asyncio.Task[Any] | None") -> bool:
+        return self._waits and self._task is task
+
     def _strike(self) -> None:
         self._timer = None
         self.has_struck = True
@@ -90,6 +101,20 @@ class TimeLimit:
 _LIMITS: ContextVar[tuple[TimeLimit, ...]] = ContextVar(
     "time_limits", default=()
 )
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Stop the clock of those limits of this task that do not count a wait."""
+    task = asyncio.current_task()
+    limits = [limit for limit in _LIMITS.get() if limit.lets_wait(task)]
+    for limit in limits:
+        limit.pause()
+    try:
+        yield
+    finally:
+        for limit in limits:
+            limit.resume()
 
 
 def is_timeout(req: ClientRequest, error: BaseException) -> bool:
@@ -119,3 +144,21 @@ def total_has_struck(req: ClientRequest) -> bool:
         except asyncio.TimeoutError:
             return True
     return False
+
+
+def is_cancelled() -> bool:
+    """Whether somebody wants the current task to end.
+
+    Else a ``CancelledError`` comes out of something that was awaited, and is
+    an error like others. Python 3.10 does not tell.
+    """
+    if sys.version_info >= (3, 11):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return True
+
+
+async def cut(task: "asyncio.Task[Any]") -> None:
+    """End a task, and wait for that; not for one that does not let itself."""
+    task.cancel()
+    await asyncio.wait([task], timeout=CUT_TIMEOUT)

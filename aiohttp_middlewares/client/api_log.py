@@ -65,7 +65,9 @@ from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares.client._bodies import held
 from aiohttp_middlewares.client._redact import error_name, redactor
+from aiohttp_middlewares.client._timeouts import cut, is_cancelled
 
 __all__ = ("DEFAULT_BACKLOG", "CallRecord", "api_log_middleware")
 
@@ -139,7 +141,8 @@ class ApiLog:
         self._show_url = show_url
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
-        # Whether the last one did; a warning for each would be too much.
+        # Since all were sent, and the last one: a warning for each would be
+        # too much.
         self._is_full = False
         self._fails = False
 
@@ -149,7 +152,7 @@ class ApiLog:
         if (report := _PART_OF.get()) is not None and not report.is_over:
             return await handler(req)
         method, url = req.method, self._show_url(req.url)
-        status = error = None
+        response = status = error = None
         start = self._clock()
         try:
             response = await handler(req)
@@ -159,8 +162,9 @@ class ApiLog:
             error = error_name(req, exc)
             raise
         finally:
-            duration = self._clock() - start
-            self._add(CallRecord(method, url, status, error, duration))
+            with held(response):
+                duration = self._clock() - start
+                self._add(CallRecord(method, url, status, error, duration))
 
     async def aclose(self, timeout: float = 5.0) -> None:
         """Send what is waiting, for at most ``timeout`` seconds.
@@ -168,30 +172,29 @@ class ApiLog:
         What is left then is dropped, with a warning.
         """
         task = self._start() if self._waiting else self._running()
-        if task is not None:
-            await asyncio.wait([task], timeout=timeout)
-        if task is not None and not task.done():
-            logger.warning(
-                "%s records were not sent before the end",
-                len(self._waiting) + 1,
-            )
+        if task is None:
+            return
+        await asyncio.wait([task], timeout=timeout)
+        if task.done() and not task.cancelled():
+            return
+        left = len(self._waiting) + (not task.done())
+        if left:
+            logger.warning("%s records were not sent before the end", left)
             self._waiting.clear()
-            task.cancel()
-            await asyncio.wait([task])
+        await cut(task)
 
     def _add(self, record: CallRecord) -> None:
+        was_full = self._is_full
         if len(self._waiting) == self._waiting.maxlen:
-            if not self._is_full:
-                self._is_full = True
-                logger.warning(
-                    "The backlog of %s records is full, the oldest are"
-                    " dropped; send is too slow or hangs",
-                    len(self._waiting),
-                )
-        else:
-            self._is_full = False
+            self._is_full = True
         self._waiting.append(record)
         self._start()
+        if self._is_full and not was_full:
+            logger.warning(
+                "The backlog of %s records is full, the oldest are dropped;"
+                " send is too slow or hangs",
+                len(self._waiting),
+            )
 
     def _start(self) -> asyncio.Task[None]:
         task = self._running()
@@ -214,6 +217,7 @@ class ApiLog:
         while self._waiting:
             record = self._waiting.popleft()
             await self._report(record)
+        self._is_full = False
 
     async def _report(self, record: CallRecord) -> None:
         report = _Report()
@@ -222,7 +226,9 @@ class ApiLog:
             result = self._send(record)
             if isinstance(result, Awaitable):
                 await result
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
+            if isinstance(exc, asyncio.CancelledError) and is_cancelled():
+                raise
             if not self._fails:
                 self._fails = True
                 # What it says may quote the URL of the service.

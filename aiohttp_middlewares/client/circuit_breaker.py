@@ -63,8 +63,9 @@ A failure is
 None is what says nothing of the origin: a caller who gives up, for whom
 :func:`asyncio.timeout` around the call is as good as ``task.cancel()``; a
 connection of the pool that was closed while it was idle; the wait for a place
-in the pool of the session; a proxy; a resolver that fails; this machine out of
-descriptors, ports or networks.
+in the pool of the session; a proxy, and what fails on the way through it; a
+resolver that fails; a body of the caller's that cannot be read; this machine
+out of descriptors, ports or networks.
 
 Failures of requests that overlap are one, unless they began and ended a tenth
 of a second apart: a restart that cuts eight requests is one event. What began
@@ -100,6 +101,7 @@ from aiohttp import (
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares.client._bodies import held
+from aiohttp_middlewares.client._errors import is_of_own_body
 from aiohttp_middlewares.client._origins import Origin, origin_of
 from aiohttp_middlewares.client._passage import Passage
 from aiohttp_middlewares.client._redact import origin_text
@@ -155,11 +157,11 @@ def circuit_breaker_middleware(
     async def circuit_breaker(
         req: ClientRequest, handler: ClientHandlerType
     ) -> ClientResponse:
-        origin = origin_of(req.url)
+        origin, now = origin_of(req.url), clock()
         circuit = current.get(origin)
-        if circuit is None:
+        if circuit is None or circuit.is_forgotten(now, reset):
             circuit = current[origin] = _Circuit()
-        began = _Beginning(clock(), circuit.events)
+        began = _Beginning(now, circuit.events)
         if circuit.is_open:
             left = circuit.left(began.at, reset)
             if left > 0:
@@ -213,7 +215,7 @@ def circuit_breaker_middleware(
         current[origin] = failed[origin] = circuit
         # A crawler meets many that fail, and never comes back.
         while (oldest := next(iter(failed))) != origin:
-            if now - failed[oldest].failed_at < 10 * reset:
+            if not failed[oldest].is_forgotten(now, reset):
                 break
             del failed[oldest]
 
@@ -242,6 +244,10 @@ class _Circuit:
     failed_at: float = 0.0
     probes: int = 0
     probed_until: float = -math.inf
+
+    def is_forgotten(self, now: float, reset: float) -> bool:
+        """Whether the last failure is too long ago to say anything."""
+        return self.failures != 0 and now - self.failed_at >= 10 * reset
 
     def left(self, now: float, reset: float) -> float:
         """For how many seconds no request may be sent."""
@@ -283,20 +289,19 @@ def _blames_origin(
         aiohttp.ClientConnectorDNSError | aiohttp.ClientProxyConnectionError,
     ):
         return False
+    if passage.is_dialling and req.proxy is not None:
+        return False  # who it was, the proxy or the origin, nobody knows
     if isinstance(error, aiohttp.ClientConnectorError):
         return error.errno not in _OWN_ERRORS
     if is_timeout(req, error):
         return (
-            not passage.is_known
-            or passage.is_connected
-            # Who does not answer, the proxy or the origin, nobody knows.
-            or (passage.is_dialling and req.proxy is None)
+            not passage.is_known or passage.is_connected or passage.is_dialling
         )
     if isinstance(error, aiohttp.ClientConnectionError):
         # RFC 9112 9.3.1: a connection may be closed at any time.
         connector = req.session.connector
         is_own = connector is None or connector.closed
-        return not (passage.is_reused or is_own)
+        return not (passage.is_reused or is_own or is_of_own_body(error))
     return False
 
 

@@ -73,6 +73,7 @@ from yarl import URL
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.grammar.secrets import is_secret
+from aiohttp_middlewares.client._bodies import held
 from aiohttp_middlewares.client._redact import (
     error_name,
     redact_text,
@@ -160,7 +161,7 @@ def request_log_middleware(
             for name in shown
             if name in req.headers
         }
-        status = error = None
+        response = status = error = None
         start = clock()
         try:
             response = await handler(req)
@@ -172,21 +173,22 @@ def request_log_middleware(
         finally:
             duration = clock() - start
             is_slow = slow is not None and duration >= slow
-            logger.log(
-                max(level, logging.WARNING) if is_slow else level,
-                "%s %s %s in %.3f s",
-                method,
-                url,
-                error if status is None else status,
-                duration,
-                extra={
-                    "method": method,
-                    "url": url,
-                    "status": status,
-                    "error": error,
-                    "duration": duration,
-                    "request_headers": request_headers,
-                },
-            )
+            with held(response):  # a filter of the logger may raise
+                logger.log(
+                    max(level, logging.WARNING) if is_slow else level,
+                    "%s %s %s in %.3f s",
+                    method,
+                    url,
+                    error if status is None else status,
+                    duration,
+                    extra={
+                        "method": method,
+                        "url": url,
+                        "status": status,
+                        "error": error,
+                        "duration": duration,
+                        "request_headers": request_headers,
+                    },
+                )
 
     return request_log

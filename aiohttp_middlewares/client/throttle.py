@@ -61,14 +61,16 @@ the server side's ``timeout_middleware`` says so.
 
 Inside of all that may send again, such as retry and tokens: each attempt takes
 its turn. Inside of all that may refuse or wait: what has its turn is sent.
-Inside of the deadline, which ends the wait as well.
+Inside of the deadline, which ends the wait as well; the ``attempt_timeout`` of
+a retry does not count it.
 
 **Limits**
 
 The turns are those of one process. Whoever makes a request while holding the
 response of another needs two of ``concurrency``, and a WebSocket takes one for
-as long as it is open. With ``per="session"``, a request counts in each session
-that the middleware is in.
+as long as it is open. A response that is held when its session is closed
+keeps its place until it is read, released or closed itself. With
+``per="session"``, a request counts in each session that the middleware is in.
 """
 
 import asyncio
@@ -93,7 +95,11 @@ from aiohttp_middlewares.client._errors import FinalError
 from aiohttp_middlewares.client._origins import Origin, origin_of
 from aiohttp_middlewares.client._redact import origin_text
 from aiohttp_middlewares.client._retry_after import retry_after
-from aiohttp_middlewares.client._timeouts import TimeIsUp, time_limit
+from aiohttp_middlewares.client._timeouts import (
+    TimeIsUp,
+    time_limit,
+    waiting,
+)
 
 __all__ = (
     "LONGEST_PAUSE",
@@ -174,7 +180,8 @@ def throttle_middleware(
         line.users += 1
         try:
             if origin in pauses or not line.is_free(now):
-                await wait(origin, line, now, origin_text(req.url))
+                with waiting():
+                    await wait(origin, line, now, origin_text(req.url))
             else:
                 line.take(now)
             response = await send(req, handler, line)
@@ -222,10 +229,12 @@ def throttle_middleware(
                     now = await pass_pause(pause, now)
                 async with line.queue.turn(number):
                     await line.has_room()
-                    now = await wait_until(line.ready, max(now, clock()))
+                    now = max(now, clock())
+                    late = _LATE if now < line.ready else 0.0
+                    now = await wait_until(line.ready, now)
                     pause = pauses.get(origin)
                     if pause is None or pause.until <= now:
-                        line.take(now, late=_LATE)
+                        line.take(now, late)
                         return
 
         async def pass_pause(pause: _Pause, now: float) -> float:
@@ -272,8 +281,8 @@ def throttle_middleware(
 #: What is the same time but for the rounding, in seconds.
 _ROUNDING = 1e-6
 
-#: How late a turn may be taken and still be counted as on time: what timers
-#: take longer would otherwise make the rate lower.
+#: How late a turn that slept may be taken and still be counted as on time:
+#: what timers take longer would otherwise make the rate lower.
 _LATE = 0.01
 
 

@@ -7,10 +7,11 @@ from urllib.parse import unquote_plus
 # digit, and between the words of a camelCase name.
 _SECRET = re.compile(
     r"key|token|secret|credential|creds|signature|sig|hmac|jwt|assertion|saml"
-    r"|auth|bearer|dpo-?p|cookie|session|sess-?id|csrf|xsrf|otp|code|pwd"
+    r"|auth|bearer|dpo-?p|cookie|session|sess-?id|csrf|xsrf|otp|code"
+    r"|pwd|pswd"
     r"|passw|pass-?(?:word|phrase)|pass(?![a-z])"
     # What is too short to be looked for within other words.
-    r"|(?<![a-z])(?:pin|sid|ticket)(?![a-z])"
+    r"|(?<![a-z])(?:pin|psw|pw|sid|ticket)(?![a-z])"
 )
 
 #: Let through on purpose: words in which one of those stands by chance, and

@@ -64,9 +64,9 @@ and timeouts. The policy of :doc:`/client/ssrf` holds for it too.
 
 A token endpoint that fails in a way that passes (no connection, 408, 429, 5xx)
 is asked up to five times within ``refresh_timeout``, and left alone for as
-long as its ``Retry-After`` says. One that refuses for good, such as with
-``invalid_grant``, is left alone for ``final_failure_ttl``; what it said is the
-``error`` of :class:`TokenRefreshError`.
+long as its ``Retry-After`` says, an hour at most. One that refuses for good,
+such as with ``invalid_grant``, is left alone for ``final_failure_ttl``; what
+it said is the ``error`` of :class:`TokenRefreshError`.
 
 A token that the API refuses is renewed, unless that would not help: when it
 was issued seconds ago and has never been accepted, when the API says
@@ -122,7 +122,7 @@ from aiohttp_middlewares.client._bodies import (
 from aiohttp_middlewares.client._headers import header_for_now
 from aiohttp_middlewares.client._hooks import call_hook
 from aiohttp_middlewares.client._origins import origin_of, parse_origins
-from aiohttp_middlewares.client._timeouts import TimeIsUp, time_limit
+from aiohttp_middlewares.client._timeouts import TimeIsUp, cut, time_limit
 from aiohttp_middlewares.client.bearer_token._grants import (
     Refresh,
     client_credentials,
@@ -152,6 +152,9 @@ logger: logging.Logger = logging.getLogger(__name__)
 #: reason than its age; in seconds.
 _YOUNG = 5.0
 
+#: What ``Retry-After`` counts for at most, in seconds.
+LONGEST_PAUSE = 3600.0
+
 
 class BearerTokenMiddleware:
     """Send an access token to these origins, and renew it.
@@ -177,7 +180,8 @@ class BearerTokenMiddleware:
     :param refresh_timeout: How many seconds a refresh may take, with all that
         is tried again; by default 30. ``on_token`` may take as long again.
     :param failure_ttl: For how many seconds after a refresh that failed no
-        other one is tried; by default 1. As long nothing is renewed for an
+        other one is tried; by default 1, or what its ``Retry-After`` asks for
+        if that is more. As long nothing is renewed for an
         API that has just refused a new token as well.
     :param final_failure_ttl: The same for a refresh that the endpoint refused
         for good, such as with ``invalid_grant``; by default 60.
@@ -212,7 +216,9 @@ class BearerTokenMiddleware:
         clock: Callable[[], float] = time.time,
     ) -> None:
         what = "BearerTokenMiddleware"
-        options.function(f"{what} refresh", refresh)
+        if not callable(refresh):
+            # The value is not shown: it may be the token itself.
+            raise TypeError(f"{what} refresh should be a callable")
         self._origins = parse_origins(f"{what} origins", origins)
         if not isinstance(token, Token | None):
             # The value is not shown: most likely it is the secret.
@@ -297,20 +303,21 @@ class BearerTokenMiddleware:
         self._failure = None
 
     async def aclose(self) -> None:
-        """Wait for a refresh that was sent, up to ``refresh_timeout``.
+        """Wait for a refresh that was sent, and for ``on_token``.
 
-        The token that it brings may be the only one that is still good, and
-        ``on_token`` has to get it. Nothing is tried again any more; who then
-        still waits gets an error.
+        The token that it brings may be the only one that is still good. Each
+        of the two may take up to ``refresh_timeout``; what then goes on all
+        the same is cut, with a warning. Nothing is tried again any more; who
+        then still waits gets an error.
         """
         work = self._running()
         if work is None:
             return
         work.stop()
-        await asyncio.wait([work.task], timeout=self._refresh_timeout)
+        await asyncio.wait([work.task], timeout=2 * self._refresh_timeout)
         if not work.task.done():
-            work.task.cancel()
-            await asyncio.wait([work.task])
+            logger.warning("A token refresh was cut at the end")
+            await cut(work.task)
 
     async def _prepare(self, session: ClientSession) -> None:
         """See to it that there is a token which is good now."""
@@ -404,9 +411,10 @@ class BearerTokenMiddleware:
         failure = self._failure
         if failure is None:
             return 0.0
-        span = self._final_failure_ttl
-        if not is_final(failure):
-            asked = min(failure.retry_after or 0.0, span)
+        if is_final(failure):
+            span = self._final_failure_ttl
+        else:
+            asked = min(failure.retry_after or 0.0, LONGEST_PAUSE)
             span = max(self._failure_ttl, asked)
         return max(0.0, span - self._since(self._failed_at))
 

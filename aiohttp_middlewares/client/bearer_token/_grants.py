@@ -123,13 +123,13 @@ def _endpoint(
     form: dict[str, str],
 ) -> tuple[URL, dict[str, str]]:
     """Check what both grants take, and add it to the form."""
+    # No value is shown here: who mixes them up would see his secret.
     should = "an absolute http or https URL"
     if not isinstance(token_url, str | URL):
-        options.refuse(TypeError, f"{what} token_url", should, token_url)
+        raise TypeError(f"{what} token_url should be {should}")
     try:
         url = URL(token_url)
     except ValueError:
-        # The value is not shown: it may hold a password.
         raise ValueError(f"{what} token_url should be {should}") from None
     if url.raw_user is not None or url.raw_password is not None:
         # RFC 6749 2.3: one client authentication, and that is ``auth``.
@@ -137,16 +137,14 @@ def _endpoint(
             f"{what} token_url should be {should} without userinfo"
         )
     if url.scheme not in ("http", "https") or not url.host:
-        options.refuse(ValueError, f"{what} token_url", should, token_url)
+        raise ValueError(f"{what} token_url should be {should}")
     _string(f"{what} client_id", client_id)
     if not isinstance(client_secret, str | None):
-        # The value is not shown: most likely it is the secret.
         raise TypeError(f"{what} client_secret should be a string or None")
     if auth not in ("basic", "post"):
-        options.refuse(ValueError, f"{what} auth", "'basic' or 'post'", auth)
+        raise ValueError(f"{what} auth should be 'basic' or 'post'")
     if not isinstance(extra, Mapping | None):
-        should = "a mapping of names to strings"
-        options.refuse(TypeError, f"{what} extra", should, extra)
+        raise TypeError(f"{what} extra should be a mapping of strings")
     for name, value in (extra or {}).items():
         if name in {*form, "client_id", "client_secret"}:
             should = "a mapping without the fields of the grant"
@@ -175,7 +173,7 @@ def _endpoint(
 
 def _string(what: str, value: object) -> str:
     if not isinstance(value, str) or not value:
-        options.refuse(TypeError, what, "a non-empty string", value)
+        raise TypeError(f"{what} should be a non-empty string")
     return value
 
 

@@ -9,7 +9,11 @@ from aiohttp import ClientSession
 
 from aiohttp_middlewares.client._connectors import Lender, own_session
 from aiohttp_middlewares.client._retry_after import retry_after
-from aiohttp_middlewares.client._timeouts import TimeIsUp, time_limit
+from aiohttp_middlewares.client._timeouts import (
+    TimeIsUp,
+    is_cancelled,
+    time_limit,
+)
 from aiohttp_middlewares.client.bearer_token._grants import Refresh
 from aiohttp_middlewares.client.bearer_token._token import (
     Token,
@@ -104,7 +108,9 @@ class Work:
                     token = await refresh(session, old)
             except (TimeIsUp, TokenRefreshError):
                 raise
-            except Exception as exc:
+            except (Exception, asyncio.CancelledError) as exc:
+                if isinstance(exc, asyncio.CancelledError) and is_cancelled():
+                    raise
                 # What it says may hold a secret; it is there as the cause.
                 failure = TokenRefreshError(
                     f"The token refresh failed: {type(exc).__name__}"

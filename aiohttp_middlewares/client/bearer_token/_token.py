@@ -42,7 +42,7 @@ class Token:
             if isinstance(self.expires_at, bool) or not isinstance(
                 self.expires_at, int | float
             ):
-                options.refuse(TypeError, what, should, self.expires_at)
+                raise TypeError(f"{what} should be {should}")
             if not math.isfinite(self.expires_at):
                 options.refuse(ValueError, what, should, self.expires_at)
         if not isinstance(self.refresh_token, str | None):

@@ -55,7 +55,8 @@ raised; what the attempt before it came to is its ``__cause__``, unless it has
 one. A connection of the pool that the server closed while it was idle is
 replaced once in any case, as aiohttp does by itself (RFC 9112 9.3.1).
 Connections refused by a TLS check or by
-:doc:`SSRF protection </client/ssrf>`, and WebSocket handshakes are final.
+:doc:`SSRF protection </client/ssrf>`, WebSocket handshakes, and bodies that
+cannot be read (a generator that raises, a disk that fails) are final.
 
 **Order**
 
@@ -158,7 +159,8 @@ def retry_middleware(
         the last one may start; None for no limit. It does not cut an
         attempt.
     :param attempt_timeout: How many seconds one attempt may take to its
-        response headers, once the pool of the session has a place for it;
+        response headers, without the wait for a place in the pool of the
+        session and for a turn of a :doc:`throttle </client/throttle>` inside;
         None, the default, for no limit.
     :param max_retry_after: What the server asks for in ``Retry-After`` is
         waited (RFC 9110 10.2.3), a date by the server's own clock. When it

@@ -11,11 +11,15 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from aiohttp_middlewares.client._bodies import is_replayable
-from aiohttp_middlewares.client._errors import FinalError, caused_by
+from aiohttp_middlewares.client._errors import (
+    FinalError,
+    caused_by,
+    is_of_own_body,
+)
 from aiohttp_middlewares.client._passage import Passage
 from aiohttp_middlewares.client._redact import redact_url
 from aiohttp_middlewares.client._retry_after import retry_after
-from aiohttp_middlewares.client._timeouts import TimeIsUp, time_limit
+from aiohttp_middlewares.client._timeouts import TimeIsUp, TimeLimit
 
 #: The methods that are idempotent, RFC 9110 9.2.2. aiohttp repeats them once
 #: by itself when the connection broke.
@@ -67,6 +71,10 @@ class Attempt:
     def _to_raise(self) -> Exception:
         if self.error is None:
             raise RuntimeError("neither a response nor an error")
+        cause = self.error.__cause__
+        if is_of_own_body(self.error) and isinstance(cause, OSError):
+            # aiohttp repeats a ClientOSError, and makes one of this.
+            return cause
         if (
             not _is_repeated_by_aiohttp(self.request, self.error)
             # RFC 9112 9.3.1: a connection of the pool may have been closed
@@ -105,8 +113,10 @@ class Attempt:
     @property
     def is_final(self) -> bool:
         error = self.error
-        return isinstance(error, _FINAL) or (
-            caused_by(error, FinalError) is not None
+        return (
+            isinstance(error, _FINAL)
+            or caused_by(error, FinalError) is not None
+            or is_of_own_body(error)
         )
 
 
@@ -116,13 +126,13 @@ async def send(
     number: int,
     timeout: float | None,
 ) -> Attempt:
-    """Send a request; the wait for the pool is not part of ``timeout``."""
+    """Send a request; no wait for a turn is part of ``timeout``."""
     error: Exception
     with Passage(req) as passage:
         try:
             if timeout is None:
                 return Attempt(req, number, passage, await handler(req))
-            async with time_limit(timeout) as passage.limit:
+            async with TimeLimit(timeout, waits=True) as passage.limit:
                 return Attempt(req, number, passage, await handler(req))
         except TimeIsUp:
             if passage.has_sent_nothing:
