@@ -369,7 +369,7 @@ async def test_tunnel_that_ends_is_no_failure_of_the_origin(
 
     breaker = circuit_breaker_middleware(failures=1)
     seconds = 0.05 if end == "hangs" else 5.0
-    timeout = aiohttp.ClientTimeout(**{"total": None, limit: seconds})
+    timeout = aiohttp.ClientTimeout(**{limit: seconds})
     url = site.url.replace("http:", "https:")
     async with raw_server(talk) as port, session_with(breaker) as session:
         for _ in range(2):
@@ -418,10 +418,25 @@ async def test_connection_that_breaks_under_a_body_is_a_failure() -> None:
         assert isinstance(await ask(session, url), CircuitOpenError)
 
 
-def test_what_a_transport_ends_with_is_told_from_a_body() -> None:
-    # No kernel does so on demand: aiohttp repeats the words of the transport.
-    wire = OSError(errno.EHOSTUNREACH, "No route to host")
-    error = aiohttp.ClientOSError(*wire.args)
+@pytest.mark.parametrize(
+    ("number", "text", "wire"),
+    [
+        # aiohttp repeats the words of what a transport ended with.
+        (
+            errno.EHOSTUNREACH,
+            "No route to host",
+            OSError(errno.EHOSTUNREACH, "No route to host"),
+        ),
+        # They are its own where writing has met the end.
+        (None, "Can not write", ConnectionResetError("Connection lost")),
+        (None, "Can not write", aiohttp.ClientOSError(errno.EIO, "lost")),
+        (None, "Can not write", asyncio.TimeoutError()),
+    ],
+)
+def test_what_a_transport_ends_with_is_told_from_a_body(
+    number: int | None, text: str, wire: Exception
+) -> None:
+    error = aiohttp.ClientOSError(number, text)
     error.__cause__ = wire
     assert not is_of_own_body(error)
 
