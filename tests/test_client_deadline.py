@@ -585,3 +585,19 @@ def test_wrong_option_is_refused(
 
 def test_no_margin_and_no_origins_are_fine() -> None:
     assert len({deadline_middleware(margin=0, origins=[])}) == 1
+
+
+async def test_error_middleware_answers_as_if_the_limit_had_struck(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def asks(request: web.Request) -> web.Response:
+        raise DeadlineExceeded("http://secret.internal")
+
+    app = web.Application(middlewares=[error_middleware()])
+    app.router.add_get("/", asks)
+    async with TestClient(TestServer(app)) as client:
+        response = await client.get("/")
+        assert response.status == 504
+        assert await response.json() == {"detail": "Request timed out"}
+    ours = [r for r in caplog.records if r.name == "aiohttp_middlewares.error"]
+    assert [record.levelname for record in ours] == ["WARNING"]

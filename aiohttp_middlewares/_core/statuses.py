@@ -8,6 +8,17 @@ from aiohttp.web import HTTPException
 from aiohttp_middlewares._core.misread import misread
 
 
+class OutOfTime:
+    """Marks an error that is the end of the request's own time limit.
+
+    Also one of aiohttp's client, whose other errors say nothing of the
+    request: the visitor is told what the limit itself would have told.
+    """
+
+    status = 504
+    message = "Request timed out"
+
+
 def is_http(err: Exception) -> TypeGuard[web.HTTPException]:
     # isinstance() takes long for a class that has an abstract base.
     return HTTPException in type(err).__mro__
@@ -32,7 +43,9 @@ def own_status(request: web.Request, err: Exception) -> int | None:
     if (
         isinstance(status, int)
         and 400 <= status <= 599
-        and not isinstance(err, ClientError)
+        and not (
+            isinstance(err, ClientError) and not isinstance(err, OutOfTime)
+        )
     ):
         return int(status)
     if isinstance(err, web.RequestPayloadError) or misread(request, err):

@@ -92,6 +92,7 @@ from yarl import URL
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.deadline import time_left
+from aiohttp_middlewares._core.statuses import OutOfTime
 from aiohttp_middlewares.client._errors import FinalError
 from aiohttp_middlewares.client._headers import header_for_now
 from aiohttp_middlewares.client._origins import (
@@ -192,11 +193,12 @@ class _Cut(TimeLimit):
             super()._strike()
 
 
-class DeadlineExceeded(FinalError, asyncio.TimeoutError):
+class DeadlineExceeded(OutOfTime, FinalError, asyncio.TimeoutError):
     """A call for which the request that needs it has no time left.
 
     It was cut, or not sent at all. ``origin`` is where it went, or should
-    have gone.
+    have gone. The error middleware of the server side answers it as it answers
+    the limit itself: 504.
     """
 
     def __init__(self, origin: str | None = None) -> None:
