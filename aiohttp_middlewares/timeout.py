@@ -159,7 +159,10 @@ def timeout_middleware(
             forget_interim(request)
         queue = clock.queue
         # get_running_loop() is a system call before Python 3.12.
-        if queue is None or not _runs_in(queue.loop, request):
+        if queue is None or (
+            # There is no task any more, once the request of a clone has ended.
+            queue.loop is not getattr(request.task, "get_loop", _nowhere)()
+        ):
             queue = clock.start()
         number = queue.enter(request)
         try:
@@ -176,9 +179,8 @@ def timeout_middleware(
     return timeout
 
 
-def _runs_in(loop: asyncio.AbstractEventLoop, request: web.Request) -> bool:
-    task: Any = request.task  # None, once a clone's request has ended
-    return task is not None and task.get_loop() is loop
+def _nowhere() -> None:
+    return None
 
 
 class _Clock:
