@@ -69,10 +69,13 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.grammar.authority import parse_authority
 from aiohttp_middlewares._core.grammar.origins import origin_at, parse_origin
 from aiohttp_middlewares._core.middleware import middleware
-from aiohttp_middlewares._core.requests import authority_text, lines
+from aiohttp_middlewares._core.requests import (
+    authority_of,
+    authority_text,
+    lines,
+)
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -143,10 +146,8 @@ def csrf_middleware(
         origin = ", ".join(lines(request, hdrs.ORIGIN))
         if not origin and not site:
             return await handler(request)
-        host = authority_text(request)
         if origin and (
-            origin in trusted
-            or (not site and _is_own(origin, request.scheme, host))
+            origin in trusted or (not site and _is_own(origin, request))
         ):
             return await handler(request)
         if ignored is not None and ignored(request):
@@ -157,7 +158,7 @@ def csrf_middleware(
             "it comes from another origin",
             origin=origin,
             site=site,
-            host=host,
+            host=authority_text(request),
             trusted_origins=listed,
         )
         raise web.HTTPForbidden(text="Cross-origin request refused")
@@ -174,12 +175,12 @@ def _is_handshake(request: web.Request) -> bool:
     )
 
 
-def _is_own(origin: str, scheme: str, host: str | None) -> bool:
+def _is_own(origin: str, request: web.Request) -> bool:
     """Whether scheme, host and port are those of the request (RFC 6454 5)."""
     theirs = parse_origin(origin)
-    ours = None if host is None else parse_authority(host)
+    ours = authority_of(request)
     return (
         theirs is not None
         and ours is not None
-        and theirs == origin_at(scheme, ours)
+        and theirs == origin_at(request.scheme, ours)
     )

@@ -63,13 +63,13 @@ from typing import Literal, TypeAlias
 from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.grammar.authority import parse_authority
 from aiohttp_middlewares._core.grammar.forwarded import (
     forwarded_nearest_first,
     nearest_first,
 )
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import (
+    authority_of,
     authority_text,
     lines,
     moved,
@@ -139,14 +139,13 @@ def https_redirect_middleware(
             return await handler(request)
         if ignored is not None and ignored(request):
             return await handler(request)
-        text = authority_text(request)
-        authority = None if text is None else parse_authority(text)
+        authority = authority_of(request)
         if authority is None:
             logs.refused(
                 logger,
                 request,
                 "its host is missing or malformed",
-                host=text,
+                host=authority_text(request),
             )
             raise web.HTTPBadRequest(text="Invalid host header")
         if _says_https(request):

@@ -8,6 +8,7 @@ import answers
 import pytest
 from aiohttp import web
 from aiohttp.client_exceptions import WSServerHandshakeError
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
@@ -417,7 +418,8 @@ async def test_every_kind_of_answer_comes_through(
     )
 )
 def test_no_text_but_our_origin_is_ours(origin: str) -> None:
-    if _is_own(origin, "http", "example.com"):
+    request = make_mocked_request("GET", "/", headers={"Host": "example.com"})
+    if _is_own(origin, request):
         assert re.fullmatch(
             r"http://example\.com\.?(:0*80)?", origin, re.IGNORECASE
         )

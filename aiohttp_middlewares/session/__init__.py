@@ -225,19 +225,20 @@ def session_middleware(
     aiohttp_session = aiohttp_session_for(what)
     SESSION = aiohttp_session.SESSION_KEY
     STORAGE = aiohttp_session.STORAGE_KEY
+    given = (
+        ("cookie_name", cookie_name, DEFAULT_COOKIE_NAME),
+        ("max_age", max_age, DEFAULT_MAX_AGE),
+        ("path", path, "/"),
+        ("domain", domain, None),
+        ("same_site", same_site, "lax"),
+        ("https_only", https_only, "auto"),
+        ("rolling", rolling, False),
+        ("partitioned", partitioned, False),
+    )
     storage: Storage
     if isinstance(secret_or_storage, aiohttp_session.AbstractStorage):
         storage = secret_or_storage
-        for option, value, default in (
-            ("cookie_name", cookie_name, DEFAULT_COOKIE_NAME),
-            ("max_age", max_age, DEFAULT_MAX_AGE),
-            ("path", path, "/"),
-            ("domain", domain, None),
-            ("same_site", same_site, "lax"),
-            ("https_only", https_only, "auto"),
-            ("rolling", rolling, False),
-            ("partitioned", partitioned, False),
-        ):
+        for option, value, default in given:
             if value != default:
                 raise ValueError(
                     f"{what} {option} goes with a key: a storage has options "
@@ -245,28 +246,9 @@ def session_middleware(
                 )
     else:
         keys = checked_keys(f"{what} secret_or_storage", secret_or_storage)
-        check_cookie(
-            what,
-            cookie_name,
-            max_age,
-            path,
-            domain,
-            same_site,
-            https_only,
-            rolling,
-            partitioned,
-        )
-        storage = SignedCookieStorage(
-            keys,
-            cookie_name=cookie_name,
-            max_age=max_age,
-            path=path,
-            domain=domain,
-            same_site=same_site,
-            https_only=https_only,
-            rolling=rolling,
-            partitioned=partitioned,
-        )
+        cookie: dict[str, Any] = {option: value for option, value, _ in given}
+        check_cookie(what, **cookie)
+        storage = SignedCookieStorage(keys, **cookie)
     known_to_aiohttp = False
 
     @middleware
