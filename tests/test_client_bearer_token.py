@@ -470,6 +470,17 @@ async def test_token_without_the_scope_is_not_renewed(api: Api) -> None:
     assert api.sent == ["Bearer mine"]
 
 
+async def test_token_that_was_good_says_nothing_of_the_next(api: Api) -> None:
+    bearer = api.bearer()
+    async with session_with(bearer) as session:
+        assert await ask(session, api) == 200
+        bearer.invalidate()
+        api.forbidden = "/"
+        assert await ask(session, api) == 401
+    # A third one would be refused as well.
+    assert api.sent == ["Bearer t1", "Bearer t2"]
+
+
 async def test_token_that_was_refused_for_a_moment_is_renewed_when_older(
     api: Api,
 ) -> None:
