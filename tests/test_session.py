@@ -1313,6 +1313,36 @@ async def test_session_is_free_without_the_garbage_collector(
         gc.enable()
 
 
+async def test_session_that_is_asked_for_after_a_failure_holds_nothing(
+    browse: Browse,
+) -> None:
+    requests: list[weakref.ref[web.Request]] = []
+    tasks: list[asyncio.Task[None]] = []
+    failed = asyncio.Event()
+
+    async def later(request: web.Request) -> None:
+        await failed.wait()
+        await change(request)
+
+    async def fails(request: web.Request) -> web.Response:
+        requests.append(weakref.ref(request))
+        tasks.append(asyncio.ensure_future(later(request)))
+        raise asyncio.TimeoutError
+
+    client = await browse(session_middleware(KEY), fails=fails)
+    gc.disable()
+    try:
+        response = await client.get("/fails")
+        assert response.status == 504
+        assert "Set-Cookie" not in response.headers
+        failed.set()
+        await tasks.pop()
+        await client.close()
+        await eventually(lambda: requests[0]() is None)
+    finally:
+        gc.enable()
+
+
 # How long it lasts
 # =================
 
