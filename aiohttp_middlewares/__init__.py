@@ -16,7 +16,8 @@ the order in which a request comes to them:
 * who may do it: ``basic_auth``, ``csrf``
 """
 
-from aiohttp_middlewares.basic_auth import basic_auth_middleware, get_user
+from aiohttp_middlewares._core.who import get_claims, get_user
+from aiohttp_middlewares.basic_auth import basic_auth_middleware
 from aiohttp_middlewares.body_limit import body_limit_middleware
 from aiohttp_middlewares.compression import compression_middleware
 from aiohttp_middlewares.constants import (
@@ -71,6 +72,7 @@ __all__ = (
     "early_data_middleware",
     "error_context",
     "error_middleware",
+    "get_claims",
     "get_error_response",
     "get_request_id",
     "get_user",

@@ -91,10 +91,10 @@ from typing import TypeAlias
 from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import lines
 from aiohttp_middlewares._core.urls import exemption
+from aiohttp_middlewares._core.who import get_user, set_user
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
 __all__ = (
@@ -167,7 +167,7 @@ def basic_auth_middleware(
                 if inspect.isawaitable(known):
                     known = await known
                 if known:
-                    request[_USER] = credentials[0]
+                    set_user(request, credentials[0])
                     return await handler(request)
         logs.refused(logger, request, reason)
         raise web.HTTPUnauthorized(
@@ -176,15 +176,6 @@ def basic_auth_middleware(
         )
 
     return basic_auth
-
-
-def get_user(request: web.Request) -> str | None:
-    """The login of this request; ``None`` where nobody was asked for it."""
-    user: str | None = request.get(_USER)
-    return user
-
-
-_USER = request_key("aiohttp_middlewares.user", str)
 
 
 def _knows(what: str, passwords: Mapping[str, str]) -> Check:

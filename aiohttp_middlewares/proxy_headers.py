@@ -104,6 +104,7 @@ from aiohttp_middlewares._core.grammar.networks import (
 )
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import Peers, go_on, lines, warn_once
+from aiohttp_middlewares._core.who import caller_of
 from aiohttp_middlewares.annotations import DictStrStr, Handler, Middleware
 
 __all__ = (
@@ -211,6 +212,7 @@ def proxy_headers_middleware(
         changes: DictStrStr = {}
         if client is not None and client != request.remote:
             changes["remote"] = client
+            caller_of(request).remote = client  # for those outside of here
         scheme = _SCHEMES.get((_last(reports.protos, depth) or "").lower())
         if scheme is not None and scheme != request.scheme:
             changes["scheme"] = scheme

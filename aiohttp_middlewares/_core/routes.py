@@ -1,0 +1,42 @@
+"""Names for what is asked, of which there are no more than the server has.
+
+What a client sends is no name for a series, a bucket or a span: anybody can
+make up more of it.
+"""
+
+from aiohttp import web
+
+#: RFC 9110 9 and RFC 5789.
+METHODS = frozenset(
+    (
+        "CONNECT",
+        "DELETE",
+        "GET",
+        "HEAD",
+        "OPTIONS",
+        "PATCH",
+        "POST",
+        "PUT",
+        "TRACE",
+    )
+)
+OTHER_METHOD = "_OTHER"
+UNMATCHED = "__unmatched__"
+
+
+def method_of(request: web.Request) -> str:
+    """The method, or ``_OTHER`` for what is no standard one."""
+    method = request.method
+    return method if method in METHODS else OTHER_METHOD
+
+
+def route_of(request: web.Request) -> str:
+    """The path of the route, such as ``/users/{name}``.
+
+    With the prefixes of its sub-applications; ``__unmatched__`` for what is
+    answered 404 or 405.
+    """
+    # None for a request that no application has routed, as in a test.
+    route = getattr(request.match_info, "route", None)
+    resource = getattr(route, "resource", None)
+    return UNMATCHED if resource is None else resource.canonical
