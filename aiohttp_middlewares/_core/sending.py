@@ -41,6 +41,22 @@ class Body(ABC):
     async def write_eof(self, departure: "Departure", chunk: Bytes) -> None: ...
 
 
+class Watch(ABC):
+    """Sees what leaves: see ``outcome``."""
+
+    __slots__ = ("size",)
+
+    def __init__(self) -> None:
+        #: The bytes of the body that were written, as they are encoded.
+        self.size = 0
+
+    @abstractmethod
+    def leaves(self, status: int, headers: Headers, transport: Any) -> None: ...
+
+    @abstractmethod
+    def end(self, *, is_complete: bool = False) -> None: ...
+
+
 #: Gets the status and the headers of what is about to leave, may change these,
 #: and may give what takes the body.
 Job: TypeAlias = Callable[[int, Headers], Awaitable[None] | Body | None]
@@ -120,6 +136,7 @@ class Departure(ref[Any]):
         "others",
         "passed",
         "reached",
+        "watch",
     )
 
     #: From the outermost middleware's to the innermost's.
@@ -144,6 +161,8 @@ class Departure(ref[Any]):
     given_up: frozenset[object]
     #: How the writer frames the body: chunked, of what length, compressed.
     framing: tuple[bool, int | None, Any]
+    #: Who wants to know what leaves.
+    watch: Watch | None
 
     def __call__(  # type: ignore[override]
         self, status_line: str, headers: Headers
@@ -184,6 +203,8 @@ class Departure(ref[Any]):
         except BaseException:
             start_over(writer)  # aiohttp may answer 500
             raise
+        if self.watch is not None:
+            self.watch.leaves(int(status_line[9:12]), headers, writer.transport)
         if self.behind is not None:
             return self.behind(status_line, headers)
         sent: Awaitable[None] = type(writer).write_headers(
@@ -213,6 +234,8 @@ class Departure(ref[Any]):
         except BaseException:
             start_over(self.writer)
             raise
+        if self.watch is not None:
+            self.watch.leaves(status, headers, self.writer.transport)
         await self.send_headers(headers)
 
     def add(self, job: Job) -> int:
@@ -340,6 +363,8 @@ class Departure(ref[Any]):
             raise
         if self.lingers:
             _linger(self.writer.transport, reset=False)
+        if self.watch is not None:
+            self.watch.end(is_complete=True)
 
     async def send(self, chunk: Bytes, **options: Any) -> None:
         writer = self.writer
@@ -349,18 +374,49 @@ class Departure(ref[Any]):
             if length is not None:  # which the writer counts down
                 length = max(0, length - memoryview(chunk).nbytes)
                 self.framing = chunked, length, compress
+        before = _mark(writer)
         if self.others and self.others[0] is not None:
             await self.others[0](chunk, **options)
         else:
             await type(writer).write(writer, chunk, **options)
+        if self.watch is not None:
+            self.watch.size += _growth(writer, before, chunk)
 
     async def send_eof(self, chunk: Bytes) -> None:
         writer = self.writer
         self.frame(writer)
+        before = _mark(writer)
         if self.others and self.others[1] is not None:
             await self.others[1](chunk)
         else:
             await type(writer).write_eof(writer, chunk)
+        if self.watch is not None:
+            self.watch.size += _growth(writer, before, chunk, end=5)
+
+
+def _mark(writer: Any) -> int | None:
+    """Where the body stands, if the writer itself compresses it."""
+    if getattr(writer, "_compress", None) is None:
+        return None
+    waiting: bytes | None = getattr(writer, "_headers_buf", None)
+    before: int = writer.output_size + len(waiting or b"")
+    return before
+
+
+def _growth(writer: Any, before: int | None, chunk: Bytes, end: int = 0) -> int:
+    """By how much the body has grown on the wire, without its framing."""
+    if before is None:
+        return memoryview(chunk).nbytes
+    grown: int = writer.output_size - before
+    if not writer.chunked:
+        return grown
+    # RFC 9112 7.1: its size in hexadecimal digits, and two line ends; the
+    # last is followed by "0", and two more.
+    rest = grown - end - 4
+    for digits in range(1, 17):
+        if rest > digits and len(f"{rest - digits:x}") == digits:
+            return rest - digits
+    return 0
 
 
 def departure_of(request: web.Request) -> Departure:
@@ -378,7 +434,7 @@ def departure_of(request: web.Request) -> Departure:
         departure, found = Departure(_NOWHERE), None
     departure.jobs = []
     departure.behind = found
-    departure.others = departure.passed = None
+    departure.others = departure.passed = departure.watch = None
     return departure
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from aiohttp import ClientConnectionResetError, web
 
 from aiohttp_middlewares._core import logs
+from aiohttp_middlewares._core.outcome import client_left
 from aiohttp_middlewares._core.sending import (
     HANDLERS,
     AnsweredAlready,
@@ -193,6 +194,7 @@ async def _goes_on(
         await _cancel(task)
         return False
 
+    client_left(request)
     _let_read(request)
     # And having forgotten its task, aiohttp would not cancel anything at the
     # end of `shutdown_timeout`.
