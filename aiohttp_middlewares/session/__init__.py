@@ -305,20 +305,22 @@ class _Visit:
     which holds it, only while there may be something to save.
     """
 
+    ask: Callable[[], web.Request | None]
+    request: web.Request | None = None
+    session: Any = None
+    headers: CIMultiDict[str] = CIMultiDict()
+    #: The value of the cookie in them.
+    value: str | None = None
+    #: Whether the handler is at its end.
+    is_back = False
+    #: Whether headers have left, so that no cookie can any more.
+    left = False
+
     def __init__(self, storage: Storage, request: web.Request) -> None:
         self.storage = storage
-        self.ask: Callable[[], web.Request | None] = ref(request)
-        self.request: web.Request | None = None
-        self.session: Any = None
-        self.headers = _NO_HEADERS
-        #: The value of the cookie in them.
-        self.value: str | None = None
+        self.ask = ref(request)
         #: The shielded handlers that the session is a part of.
         self.within = HANDLERS.get()
-        #: Whether the handler is at its end.
-        self.is_back = False
-        #: Whether headers have left, so that no cookie can any more.
-        self.left = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.storage, name)
@@ -351,7 +353,7 @@ class _Visit:
     def give_up(self) -> None:
         self.ask = _nobody
         self.request = None
-        self.headers = _NO_HEADERS
+        self.headers = CIMultiDict()
 
     def leave(
         self, status: int, headers: CIMultiDict[str]
@@ -431,9 +433,6 @@ class _Visit:
             facts,
             extra=facts,
         )
-
-
-_NO_HEADERS: CIMultiDict[str] = CIMultiDict()
 
 
 def _nobody() -> None:
