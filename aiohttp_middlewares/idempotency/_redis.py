@@ -40,6 +40,8 @@ return 0
 
 #: In seconds: between two attempts to tell Redis what it has to know.
 _RETRY = 1.0
+#: An outage may be long, and there may be many who ask meanwhile.
+_MOST_OWED = 10_000
 #: Redis adds it to the time in milliseconds, and has 63 bits for the sum.
 _LONGEST = 10**15
 
@@ -108,6 +110,8 @@ class RedisStore(Store):
             asyncio.TimeoutError,
         )
         self._runs: dict[str, _Run] = {}
+        #: Locks that Redis may have given without our knowing.
+        self._owed: dict[str, str] = {}
         #: What goes on whoever is cancelled.
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -146,8 +150,8 @@ class RedisStore(Store):
         try:
             value = await self._lock(run)
         except StoreUnavailable:
-            # Redis may have got that far, and be too late to say so.
-            self._start(self._give_back(run))
+            # Redis may get that far, too late to say so.
+            self._owe(run)
             raise
         if value is not None:
             return _unpacked(value)
@@ -193,9 +197,22 @@ class RedisStore(Store):
         await _end_renewal(run)
         try:
             await self._call(self._free, run.key, run.lock)
+        except StoreUnavailable:
+            self._owe(run)
+            raise
         finally:
             if self._runs.get(run.key) is run:
                 del self._runs[run.key]
+
+    def _owe(self, run: _Run) -> None:
+        """Give it back when Redis answers again; or else it lapses."""
+        if len(self._owed) < _MOST_OWED:
+            self._owed[run.key] = run.lock
+
+    async def _give_back_owed(self) -> None:
+        owed, self._owed = self._owed, {}
+        for key, lock in owed.items():
+            await self._call(self._free, key, lock)
 
     # -- How it talks to Redis ------------------------------------------------
 
@@ -207,9 +224,12 @@ class RedisStore(Store):
     async def _call(self, script: Any, key: str, *values: str | int) -> Any:
         asked = self._ask(script, self._prefix + key, values)
         try:
-            return await asyncio.wait_for(asked, self._timeout)
+            answer = await asyncio.wait_for(asked, self._timeout)
         except self._failures as exc:
             raise StoreUnavailable(type(exc).__name__) from exc
+        if self._owed:
+            self._start(self._give_back_owed())
+        return answer
 
     async def _ask(
         self, script: Any, key: str, values: tuple[str | int, ...]
