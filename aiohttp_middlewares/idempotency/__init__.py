@@ -113,6 +113,7 @@ when the handler ends.
 """
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from hashlib import sha256
@@ -124,7 +125,7 @@ from multidict import istr
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares._core.middleware import middleware
-from aiohttp_middlewares._core.requests import lines
+from aiohttp_middlewares._core.requests import lines, warn_once
 from aiohttp_middlewares._core.sending import (
     HANDLERS,
     RESPONSES,
@@ -143,7 +144,7 @@ from aiohttp_middlewares.annotations import (
     Urls,
 )
 from aiohttp_middlewares.idempotency._answer import Answer, is_final
-from aiohttp_middlewares.idempotency._body import TooLarge, logger, read_ahead
+from aiohttp_middlewares.idempotency._body import TooLarge, read_ahead
 from aiohttp_middlewares.idempotency._redis import RedisStore
 from aiohttp_middlewares.idempotency._store import (
     DEFAULT_MAX_BYTES,
@@ -165,6 +166,8 @@ __all__ = (
     "default_scope",
     "idempotency_middleware",
 )
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: That of the draft.
 DEFAULT_HEADER = "Idempotency-Key"
@@ -237,6 +240,11 @@ def idempotency_middleware(
     options.integer(f"{what} max_body", max_body)
     covered = url_matcher(f"{what} urls", urls)
     ignored = exemption(f"{what} ignore", ignore)
+    too_late = warn_once(
+        logger,
+        "Two bodies look the same to idempotency_middleware once they were "
+        "read: move what reads them further in",
+    )
 
     @middleware
     async def idempotency(
@@ -256,7 +264,7 @@ def idempotency_middleware(
         key = _digest(_named(scope, request), sent)
         request[_SEEN] = True
         try:
-            body = await read_ahead(request, max_body)
+            body = await read_ahead(request, max_body, too_late)
         except TooLarge:
             logs.refused(logger, request, "its body is too large")
             raise

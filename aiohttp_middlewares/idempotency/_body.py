@@ -1,30 +1,22 @@
 """The body of a request, read before its handler reads it."""
 
-import logging
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
-
-from aiohttp_middlewares._core.requests import warn_once
-
-logger: logging.Logger = logging.getLogger("aiohttp_middlewares.idempotency")
 
 #: As much as arrives at once: to unread a part of a body, as aiohttp does for
 #: multipart, copies the rest of its piece.
 _PIECE = 64 * 1024
 
-_read_elsewhere = warn_once(
-    logger,
-    "The body was read before idempotency_middleware could see it, so that "
-    "two different ones look the same: move idempotency_middleware further "
-    "out, or what reads it further in",
-)
 
-
-async def read_ahead(request: web.Request, limit: int) -> bytes:
+async def read_ahead(
+    request: web.Request, limit: int, too_late: Callable[[], None]
+) -> bytes:
     """The body, which can be read as if nobody had.
 
-    By whatever reads the stream of it: all clones of a request share that.
+    By whatever reads the stream of it: all clones of a request share that. If
+    somebody has read the stream, and did not keep it, ``too_late`` is called.
 
     :raises aiohttp.web.HTTPRequestEntityTooLarge: it is larger than the limit.
     """
@@ -38,7 +30,7 @@ async def read_ahead(request: web.Request, limit: int) -> bytes:
         if len(body) > limit:
             raise TooLarge(limit)
         if not body and content.total_bytes:
-            _read_elsewhere()
+            too_late()
         return body
     arrived = bytearray()
     while chunk := await content.readany():
