@@ -392,42 +392,120 @@ async def test_renewal_on_its_way_does_not_lock_again_what_is_free(
     await one.idle()
 
 
+async def fails_with_500(request: web.Request) -> web.StreamResponse:
+    raise web.HTTPInternalServerError
+
+
+async def lose_the_lock(
+    one: Machine, other: Machine, redis: Redis
+) -> tuple[asyncio.Task[Any], asyncio.Task[Any]]:
+    """Both work on the same, as the lock of the one has lapsed."""
+    first = asyncio.create_task(one.ask("/slow"))
+    await soon(one.going.wait())
+    await redis.flushall()
+    second = asyncio.create_task(other.ask("/slow"))
+    await soon(other.going.wait())
+    return first, second
+
+
 async def test_lock_is_released_only_by_its_owner(
+    machines: Callable[..., Any], redis: Redis
+) -> None:
+    one, other, third = await machines(), await machines(), await machines()
+    first, second = await lose_the_lock(one, other, redis)
+    (key,) = await redis.keys()
+    lock = await redis.get(key)
+    one.handler = fails_with_500
+    one.go_on.set()
+    assert (await first)[0] == 500
+    assert await redis.get(key) == lock
+    assert (await third.ask("/slow"))[0] == 409
+    other.go_on.set()
+    assert await second == FIRST
+    assert await third.ask("/slow") == AGAIN
+    await one.idle()
+
+
+def quick(text: str, way: str = "returned") -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if way == "raised":
+            raise web.HTTPGone(text=text)
+        return web.Response(text=text)
+
+    return handler
+
+
+@pytest.mark.parametrize("way", ["returned", "raised"])
+@pytest.mark.parametrize("quicker", ["one", "other"])
+async def test_of_two_runs_only_the_first_is_reported_as_such(
+    machines: Callable[..., Any],
+    redis: Redis,
+    caplog: pytest.LogCaptureFixture,
+    quicker: str,
+    way: str,
+) -> None:
+    one, other, third = await machines(), await machines(), await machines()
+    one.handler, other.handler = quick("one", way), quick("other", way)
+    first, second = await lose_the_lock(one, other, redis)
+    if quicker == "other":
+        one, other = other, one
+        first, second = second, first
+    status = 200 if way == "returned" else 410
+    one.go_on.set()
+    assert await first == (status, quicker, False)
+    assert warnings(caplog) == []
+    assert await third.ask("/slow") == (status, quicker, True)
+    other.go_on.set()
+    assert await second == (status, quicker, True)
+    (text,) = warnings(caplog)
+    assert text.startswith("POST /slow was handled more than once")
+    assert await third.ask("/slow") == (status, quicker, True)
+    assert (one.calls, other.calls, third.calls) == (1, 1, 0)
+    await one.idle()
+    await other.idle()
+
+
+async def test_second_run_that_has_begun_to_answer_goes_on(
     machines: Callable[..., Any],
     redis: Redis,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     one, other = await machines(), await machines()
-    for handler in (one.hello, fails_with_500):
-        one.handler = handler
-        one.going.clear()
-        one.go_on.clear()
-        other.go_on.clear()
-        other.going.clear()
-        await redis.flushall()
-        caplog.clear()
-        first = asyncio.create_task(one.ask("/slow"))
-        await soon(one.going.wait())
-        await redis.flushall()  # as if it had lapsed
-        second = asyncio.create_task(other.ask("/slow"))
-        await soon(other.going.wait())
-        (key,) = await redis.keys()
-        lock = await redis.get(key)
-        one.go_on.set()
-        status, _, replayed = await first
-        assert status == (200 if handler == one.hello else 500)
-        assert not replayed
-        assert await redis.get(key) == lock
-        lost = [text for text in warnings(caplog) if "lost its lock" in text]
-        assert len(lost) == (1 if handler == one.hello else 0)
-        other.go_on.set()
-        assert (await second)[0] == 200
-        assert (await one.ask("/slow"))[2]
-        await one.idle()
+
+    async def streams(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"stream")
+        return response
+
+    other.handler = streams
+    first, second = await lose_the_lock(one, other, redis)
+    one.go_on.set()
+    assert await first == FIRST
+    other.go_on.set()
+    assert await second == (200, "stream", False)
+    assert len(warnings(caplog)) == 1
+    assert await other.ask("/slow") == AGAIN
 
 
-async def fails_with_500(request: web.Request) -> web.StreamResponse:
-    raise web.HTTPInternalServerError
+async def test_other_request_that_took_the_lock_keeps_it(
+    machines: Callable[..., Any],
+    redis: Redis,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, other = await machines(), await machines()
+    first = asyncio.create_task(one.ask("/slow"))
+    await soon(one.going.wait())
+    await redis.flushall()
+    second = asyncio.create_task(other.ask("/slow", body=b"x"))
+    await soon(other.going.wait())
+    one.go_on.set()
+    assert await first == FIRST
+    assert len(warnings(caplog)) == 1
+    other.go_on.set()
+    assert await second == FIRST
+    assert (await one.ask("/slow"))[0] == 422
+    assert await one.ask("/slow", body=b"x") == AGAIN
 
 
 async def test_lock_that_is_lost_is_not_taken_from_another(

@@ -107,9 +107,10 @@ as aiohttp's for its status, with its headers, body, ``message`` and ``data``.
 
 A Redis that forgets or evicts keys forgets answers: give it
 ``maxmemory-policy noeviction``. A handler that blocks its event loop for 30
-seconds loses its lock, and so may one while Redis is away for as long: then
-another process may handle the same request, and the log says so as a WARNING
-when the handler ends.
+seconds loses its lock. So does one while Redis is away for as long, or forgets
+it: of that Redis is told within 3 seconds. Another process may handle the same
+request then. The first of both answers is given to both, if it can be, and the
+log says so as a WARNING.
 """
 
 import asyncio
@@ -149,7 +150,6 @@ from aiohttp_middlewares.idempotency._redis import RedisStore
 from aiohttp_middlewares.idempotency._store import (
     DEFAULT_MAX_BYTES,
     Found,
-    LockLost,
     MemoryStore,
     Store,
     StoreUnavailable,
@@ -281,20 +281,26 @@ def idempotency_middleware(
             )
         if found is not None:
             return _answer_again(request, found, payload)
-        return await answer_first(request, handler, key)
+        return await answer_first(request, handler, key, payload)
 
     async def answer_first(
-        request: web.Request, handler: Handler, key: str
+        request: web.Request, handler: Handler, key: str, payload: str
     ) -> web.StreamResponse:
         begun = _Begun()
         before_sending(request, begun.note)
         try:
             response = await handler(request)
+            status, answer = begun.status, None
+            if not status and isinstance(response, RESPONSES):
+                status = response.status
+                answer = Answer.of(response, max_body)
         except web.HTTPException as exc:
             status = begun.of(request)
             answer = None if status else Answer.of_raised(exc, max_body)
-            await settle(request, key, is_final(status or exc.status), answer)
-            raise
+            done = is_final(status or exc.status)
+            found = await settle(request, key, done, answer)
+            if found is None or status or found.payload != payload:
+                raise
         except (Exception, asyncio.CancelledError) as exc:
             # It began to answer, be it too late for anybody to hear.
             done = isinstance(exc, AnsweredAlready)
@@ -302,31 +308,22 @@ def idempotency_middleware(
                 done = is_final(status)
             await settle(request, key, done, None)
             raise
-        answer = None
-        status = begun.status
-        if not status and isinstance(response, RESPONSES):
-            status = response.status
-            answer = Answer.of(response, max_body)
-        # What is no response is answered 500 by aiohttp.
-        await settle(request, key, is_final(status or 500), answer)
-        return response
+        else:
+            # What is no response is answered 500 by aiohttp.
+            found = await settle(request, key, is_final(status or 500), answer)
+            if found is None or begun.status or found.payload != payload:
+                return response
+        return _answer_again(request, found, payload)
 
     async def settle(
         request: web.Request, key: str, done: bool, answer: Answer | None
-    ) -> None:
+    ) -> Found | None:
+        """Say what became of it; what comes back is to be answered instead."""
         try:
-            if done:
-                await store.complete(key, answer, ttl)
-            else:
+            if not done:
                 await store.release(key)
-        except LockLost:
-            facts = logs.facts(request)
-            logger.warning(
-                "%(method)s %(path)s lost its lock while it was handled: it "
-                "may have been done twice",
-                facts,
-                extra=facts,
-            )
+                return None
+            found = await store.complete(key, answer, ttl)
         except StoreUnavailable as exc:
             facts = logs.facts(request, reason=exc)
             logger.warning(
@@ -335,6 +332,16 @@ def idempotency_middleware(
                 facts,
                 extra=facts,
             )
+            return None
+        if found is not None:
+            facts = logs.facts(request)
+            logger.warning(
+                "%(method)s %(path)s was handled more than once, as its lock "
+                "was lost: the first answer counts",
+                facts,
+                extra=facts,
+            )
+        return found
 
     return idempotency
 

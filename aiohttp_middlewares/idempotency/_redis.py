@@ -11,7 +11,6 @@ from aiohttp_middlewares._core import options
 from aiohttp_middlewares.idempotency._answer import Answer
 from aiohttp_middlewares.idempotency._store import (
     Found,
-    LockLost,
     Store,
     StoreUnavailable,
 )
@@ -23,12 +22,19 @@ T = TypeVar("T")
 _TOKEN = 32
 _HEAD = _TOKEN + 64
 
-#: Put ARGV[2] in the place of nothing or of ARGV[1], or say what is there.
-#: Done twice, as redis-py tries again, it is the same as done once.
+#: Put a value, the lock itself or an answer, where nothing is, or the lock; or
+#: say what is there. Of two that work on the same, as a lock was lost, the
+#: first answer counts: it takes the place of the other's lock. Done twice, as
+#: redis-py tries again, it is the same as done once.
 _PUT = """
+local lock, value = ARGV[1], ARGV[2]
 local found = redis.call('GET', KEYS[1])
-if found and found ~= ARGV[1] and found ~= ARGV[2] then return found end
-redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+if found and found ~= lock and found ~= value and (
+    value == lock or string.sub(found, 33) ~= string.sub(lock, 33)
+) then
+    return found
+end
+redis.call('SET', KEYS[1], value, 'PX', ARGV[3])
 return false
 """
 _FREE = """
@@ -38,6 +44,9 @@ end
 return 0
 """
 
+#: After this share of its time a lock is renewed. It is as often as that a
+#: Redis that has forgotten a lock is told of it again.
+_RENEWED = 0.1
 #: In seconds: between two attempts to tell Redis what it has to know.
 _RETRY = 1.0
 #: An outage may be long, and there may be many who ask meanwhile.
@@ -133,13 +142,13 @@ class RedisStore(Store):
 
     async def complete(
         self, key: str, answer: Answer | None, ttl: float
-    ) -> None:
+    ) -> Found | None:
         run = self._runs[key]
         run.found = run.found._replace(done=True, answer=answer)
         run.record = run.lock + _packed(answer)
         run.ttl = ttl
         run.until = asyncio.get_running_loop().time() + ttl
-        await _result(self._start(self._save(run)))
+        return await _result(self._start(self._save(run)))
 
     async def release(self, key: str) -> None:
         await _result(self._start(self._give_back(self._runs[key])))
@@ -156,18 +165,18 @@ class RedisStore(Store):
         if value is not None:
             return _unpacked(value)
         self._runs[run.key] = run
-        self._renew_after(run, self.lock_ttl / 3)
+        self._renew_after(run, self.lock_ttl * _RENEWED)
         return None
 
     async def _renew(self, run: _Run) -> None:
         try:
             lost = await self._lock(run) is not None
         except StoreUnavailable:
-            self._renew_after(run, min(_RETRY, self.lock_ttl / 3))
+            self._renew_after(run, min(_RETRY, self.lock_ttl * _RENEWED))
         else:
             # One that is lost is missed when there is an answer.
             if not lost:
-                self._renew_after(run, self.lock_ttl / 3)
+                self._renew_after(run, self.lock_ttl * _RENEWED)
 
     def _renew_after(self, run: _Run, delay: float) -> None:
         def renew() -> None:
@@ -175,7 +184,7 @@ class RedisStore(Store):
 
         run.timer = asyncio.get_running_loop().call_later(delay, renew)
 
-    async def _save(self, run: _Run) -> None:
+    async def _save(self, run: _Run) -> Found | None:
         await _end_renewal(run)
         try:
             found = await self._call(
@@ -190,8 +199,7 @@ class RedisStore(Store):
                 del self._runs[run.key]
             raise
         del self._runs[run.key]
-        if found is not None:
-            raise LockLost
+        return None if found is None else _unpacked(found)
 
     async def _give_back(self, run: _Run) -> None:
         await _end_renewal(run)

@@ -17,10 +17,6 @@ class StoreUnavailable(Exception):
     """It cannot say what was done, or cannot be told."""
 
 
-class LockLost(Exception):
-    """Somebody else has begun the same work, as a lock had lapsed."""
-
-
 class Found(NamedTuple):
     """What is known of a key already."""
 
@@ -44,12 +40,13 @@ class Store(ABC):
     @abstractmethod
     async def complete(
         self, key: str, answer: Answer | None, ttl: float
-    ) -> None:
+    ) -> Found | None:
         """Remember the answer, ``None`` for one that cannot be kept.
 
-        It is done even if whoever waits for it is cancelled.
+        Or say what is remembered in its place, where the lock was lost, and
+        somebody else was quicker. It is done even if whoever waits for it is
+        cancelled.
 
-        :raises LockLost: the lock is another's by now.
         :raises StoreUnavailable: it could not be told, or not yet.
         """
 
