@@ -228,6 +228,27 @@ async def test_second_request_gets_the_first_answer(
     assert site.calls == 1
 
 
+async def test_raised_redirect_knows_where_to_when_it_is_raised_again(
+    site: Site,
+) -> None:
+    seen = []
+
+    @web.middleware
+    async def looks(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPSeeOther as exc:
+            seen.append(str(exc.location))
+            raise
+
+    client = await site.serve(GOOD["redirect"], looks, idempotency_middleware())
+    for _ in range(2):
+        await ask(client)
+    assert (seen, site.calls) == (["/payments/1"] * 2, 1)
+
+
 @pytest.mark.parametrize("force", [None, web.ContentCoding.deflate])
 async def test_answer_that_aiohttp_compresses_is_compressed_again(
     site: Site, force: web.ContentCoding | None
@@ -736,6 +757,17 @@ async def test_body_beyond_the_limit_is_refused(
         assert got.body == b"1000"
 
 
+async def test_body_that_is_announced_as_too_large_is_not_waited_for(
+    site: Site,
+) -> None:
+    app = site.app(hello, idempotency_middleware(max_body=10))
+    async with live(app, lingering_time=0.01) as server:
+        client = await server.connect()
+        client.send("POST /", length=11, fields="Idempotency-Key: a\r\n")
+        assert (await client.answer()).status == 413
+        client.leave()
+
+
 async def test_limits_of_others_hold_as_before(site: Site) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         return web.Response(text=str(len(await request.read())))
@@ -771,7 +803,7 @@ async def test_body_that_was_read_outside_is_compared_all_the_same(
     )
     assert (await ask(client, data=b"a")).body == b"a"
     assert (await ask(client, data=b"b")).status == 422
-    assert (await ask(client, data=b"a" * 101)).status == 413
+    assert (await ask(client, data=parts(b"a" * 101))).status == 413
     assert (await ask(client, data=b"a")).replayed == ["true"]
 
 
@@ -970,6 +1002,50 @@ async def test_half_a_stream_is_an_answer(
     assert site.calls == (1 if then else 2)
 
 
+async def test_what_follows_an_answer_that_was_sent_is_not_kept(
+    site: Site,
+) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        await answers.sent(request)
+        return web.Response(text="never sent")
+
+    app = site.app(handler)
+    async with live(app) as server:
+        client = await server.connect()
+        client.send("POST /", fields="Idempotency-Key: a\r\n")
+        assert (await client.answer()).rest == b"sent"
+        client.leave()
+        client = await server.connect()
+        client.send("POST /", fields="Idempotency-Key: a\r\n")
+        assert (await client.answer()).status == 409
+        client.leave()
+    assert site.calls == 1
+
+
+async def test_client_that_leaves_half_a_stream_has_had_its_answer(
+    site: Site,
+) -> None:
+    cancelled = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"half")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+        return response
+
+    async with live(site.app(handler)) as server:
+        client = await send(server)
+        assert (await client.head()).status == 200
+        client.reset()
+        await soon(cancelled.wait())
+        assert (await again(server)).status == 409
+    assert site.calls == 1
+
+
 async def test_answer_that_was_prepared_and_given_up_frees_the_key(
     site: Site,
 ) -> None:
@@ -1117,12 +1193,19 @@ async def test_answer_that_comes_after_the_504_of_a_limit_is_remembered(
     assert site.calls == 1
 
 
+@pytest.mark.parametrize("prepares", [False, True])
 async def test_failure_after_the_504_of_a_limit_frees_the_key(
-    site: Site,
+    site: Site, prepares: bool
 ) -> None:
     slow = Slow(raises(ValueError))
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if prepares:
+            await web.Response(text="never sent").prepare(request)
+        return await slow(request)
+
     app = site.app(
-        slow,
+        handler,
         error_middleware(),
         timeout_middleware(0.05),
         shield_middleware(methods=["POST"]),
@@ -1224,9 +1307,11 @@ async def test_old_answers_do_not_stay_in_memory(site: Site) -> None:
     for number in range(20):
         await ask(client, headers={"Idempotency-Key": str(number)})
     assert len(store) == 20
+    assert store._bytes > 20 * len(b"hello")
     clock.now = 6
     await ask(client)
-    assert len(store) == 1
+    assert len(store) == len(store._sizes) == 1
+    assert store._bytes == sum(store._sizes.values())
 
 
 async def test_answers_that_are_too_large_together_are_let_go_of(

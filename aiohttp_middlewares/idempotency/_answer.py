@@ -50,7 +50,7 @@ class Answer(NamedTuple):
     @classmethod
     def of(cls, response: object, limit: int) -> "Answer | None":
         """``None`` where it cannot be kept: a stream, a file, a large body."""
-        if not isinstance(response, web.Response) or response.prepared:
+        if not isinstance(response, web.Response):
             return None
         body = response.body
         if body is not None and (

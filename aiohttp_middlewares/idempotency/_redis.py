@@ -29,7 +29,7 @@ _HEAD = _TOKEN + 64
 _PUT = """
 local lock, value = ARGV[1], ARGV[2]
 local found = redis.call('GET', KEYS[1])
-if found and found ~= lock and found ~= value and (
+if found and found ~= value and (
     value == lock or string.sub(found, 33) ~= string.sub(lock, 33)
 ) then
     return found
