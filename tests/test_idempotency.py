@@ -563,6 +563,21 @@ async def test_scope_says_whose_key_it_is(site: Site) -> None:
     assert site.calls == 4
 
 
+async def test_scope_may_have_to_ask_somebody(site: Site) -> None:
+    async def tenant(request: web.Request) -> str:
+        await asyncio.sleep(0)
+        if "X-Tenant" not in request.headers:
+            raise web.HTTPUnauthorized(text="who are you?")
+        return request.headers["X-Tenant"]
+
+    client = await site.serve(hello, idempotency_middleware(scope=tenant))
+    for name in "aba":
+        got = await ask(client, headers={**KEY, "X-Tenant": name})
+        assert got.status == 200
+    assert site.calls == 2
+    assert (await ask(client)).status == 401
+
+
 async def test_scope_that_is_no_string_is_an_error(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -71,19 +71,24 @@ Whose key it is
 
 Keys of different clients are different keys. A client is who
 :func:`~aiohttp_middlewares.get_user` knows, else an address
-(``request.remote``). Where people log in by other means, say who they are:
+(``request.remote``). Where they are known by other means, such as a session, say
+so:
 
 .. code-block:: python
 
+    import aiohttp_session
     from aiohttp import web
     from aiohttp_middlewares import idempotency_middleware
 
 
-    def tenant(request: web.Request) -> str:
-        return request.headers.get("X-Tenant", "")
+    async def user(request: web.Request) -> str:
+        session = await aiohttp_session.get_session(request)
+        if "user" not in session:
+            raise web.HTTPUnauthorized(text="Log in first")
+        return session["user"]
 
 
-    idempotency_middleware(scope=tenant)
+    idempotency_middleware(scope=user)
 
 Order
 =====
@@ -116,8 +121,9 @@ log says so as a WARNING.
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
+from inspect import isawaitable
 from typing import NoReturn
 
 from aiohttp import hdrs, web
@@ -193,7 +199,7 @@ def idempotency_middleware(
     methods: StrCollection = DEFAULT_METHODS,
     required: bool = False,
     ttl: float = DEFAULT_TTL,
-    scope: Callable[[web.Request], str] = default_scope,
+    scope: Callable[[web.Request], str | Awaitable[str]] = default_scope,
     max_body: int = DEFAULT_MAX_BODY,
     urls: Urls | None = None,
     ignore: Urls | None = None,
@@ -213,8 +219,8 @@ def idempotency_middleware(
     :param ttl:
         For how many seconds an answer is remembered. By default: a day.
     :param scope:
-        Takes the request, and tells the name of the client whose key it is. By
-        default: :func:`default_scope`.
+        Takes the request, and tells the name of the client whose key it is; it
+        may be a coroutine function. By default: :func:`default_scope`.
     :param max_body:
         How many bytes the body of a request may have, and that of an answer
         that is kept. By default: 1 MiB.
@@ -261,7 +267,7 @@ def idempotency_middleware(
             return await handler(request)
 
         sent = _key_of(request, name)
-        key = _digest(_named(scope, request), sent)
+        key = _digest(await _named(scope, request), sent)
         request[_SEEN] = True
         try:
             body = await read_ahead(request, max_body, too_late)
@@ -381,8 +387,12 @@ def _key_of(request: web.Request, header: istr) -> str:
     )
 
 
-def _named(scope: Callable[[web.Request], str], request: web.Request) -> str:
+async def _named(
+    scope: Callable[[web.Request], str | Awaitable[str]], request: web.Request
+) -> str:
     name = scope(request)
+    if isawaitable(name):
+        name = await name
     if not isinstance(name, str):
         # Some that are no strings look the same for everybody.
         raise TypeError(
