@@ -71,8 +71,7 @@ Whose key it is
 
 Keys of different clients are different keys. A client is who
 :func:`~aiohttp_middlewares.get_user` knows, else an address
-(``request.remote``). Where they are known by other means, such as a session, say
-so:
+(``request.remote``). Where they are known by other means, say so:
 
 .. code-block:: python
 

@@ -113,13 +113,8 @@ class RedisStore(Store):
         self._put = redis.register_script(_PUT)
         self._free = redis.register_script(_FREE)
         self._no_connection = exceptions.MaxConnectionsError
-        self._failures = (
-            exceptions.RedisError,
-            OSError,
-            asyncio.TimeoutError,
-        )
         self._runs: dict[str, _Run] = {}
-        #: Locks that Redis may have given without our knowing.
+        #: Locks that Redis may have given without our knowing, and their keys.
         self._owed: dict[str, str] = {}
         #: What goes on whoever is cancelled.
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -215,11 +210,11 @@ class RedisStore(Store):
     def _owe(self, run: _Run) -> None:
         """Give it back when Redis answers again; or else it lapses."""
         if len(self._owed) < _MOST_OWED:
-            self._owed[run.key] = run.lock
+            self._owed[run.lock] = run.key
 
     async def _give_back_owed(self) -> None:
         owed, self._owed = self._owed, {}
-        for key, lock in owed.items():
+        for lock, key in owed.items():
             await self._call(self._free, key, lock)
 
     # -- How it talks to Redis ------------------------------------------------
@@ -233,7 +228,7 @@ class RedisStore(Store):
         asked = self._ask(script, self._prefix + key, values)
         try:
             answer = await asyncio.wait_for(asked, self._timeout)
-        except self._failures as exc:
+        except Exception as exc:  # of the client's, the network's, a script's
             raise StoreUnavailable(type(exc).__name__) from exc
         if self._owed:
             self._start(self._give_back_owed())
