@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 from weakref import WeakSet
 
@@ -878,20 +879,13 @@ async def test_upload_that_breaks_off_does_nothing(site: Site) -> None:
     assert site.calls == 1
 
 
-async def test_many_small_parts_take_no_longer_than_without(
-    site: Site,
-) -> None:
-    """aiohttp unreads what follows each part, and copies what is behind it."""
-    request = make_mocked_request("POST", "/")
-    content: Any = request.content
-    pieces: list[bytes] = []
-    stand_in = type("Content", (), {"_buffer": pieces, "_size": 0})()
-    stand_in._cursor = 10**6
-    _body._put_back(stand_in, b"x" * 10**6)
-    assert b"".join(pieces) == b"x" * 10**6
-    assert max(map(len, pieces)) <= 64 * 1024
-    assert (stand_in._size, stand_in._cursor) == (10**6, 0)
-    assert content is not stand_in
+def test_body_is_put_back_in_pieces() -> None:
+    """aiohttp unreads what follows a part, and copies what is behind it."""
+    content: Any = SimpleNamespace(_buffer=[], _size=0, _cursor=10**6)
+    _body._put_back(content, b"x" * 10**6)
+    assert b"".join(content._buffer) == b"x" * 10**6
+    assert max(map(len, content._buffer)) <= 64 * 1024
+    assert (content._size, content._cursor) == (10**6, 0)
 
 
 # Answers that are not kept
