@@ -14,6 +14,7 @@ the order in which a request comes to them:
 * what is refused before any work is done: ``early_data``, ``body_limit``
 * the work: ``compression``, ``timeout``, ``shield``, ``session``
 * who may do it: ``basic_auth``, ``csrf``
+* what is done once: ``idempotency``
 """
 
 from aiohttp_middlewares._core.who import get_claims, get_user
@@ -37,6 +38,11 @@ from aiohttp_middlewares.error import (
 )
 from aiohttp_middlewares.https import https_middleware
 from aiohttp_middlewares.https_redirect import https_redirect_middleware
+from aiohttp_middlewares.idempotency import (
+    MemoryStore,
+    RedisStore,
+    idempotency_middleware,
+)
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
 from aiohttp_middlewares.request_id import (
     RequestIdFilter,
@@ -57,6 +63,8 @@ __all__ = (
     "IDEMPOTENT_METHODS",
     "NON_IDEMPOTENT_METHODS",
     "HTTPTooEarly",
+    "MemoryStore",
+    "RedisStore",
     "RequestIdFilter",
     "RequestTimeout",
     "SignedCookieStorage",
@@ -78,6 +86,7 @@ __all__ = (
     "get_user",
     "https_middleware",
     "https_redirect_middleware",
+    "idempotency_middleware",
     "match_path",
     "problem_error_handler",
     "proxy_headers_middleware",

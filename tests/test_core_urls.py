@@ -335,6 +335,9 @@ ROOMS: dict[str, Callable[[Any], Any]] = {
     "https_redirect ignore": lambda urls: m.https_redirect_middleware(
         ignore=urls
     ),
+    "idempotency ignore": lambda urls: m.idempotency_middleware(
+        required=True, methods=["GET", "POST"], ignore=urls
+    ),
     "security_headers ignore": lambda urls: m.security_headers_middleware(
         ignore=urls
     ),

@@ -23,6 +23,7 @@ from aiohttp_middlewares import (
     get_user,
     https_middleware,
     https_redirect_middleware,
+    idempotency_middleware,
     proxy_headers_middleware,
     request_id_middleware,
     security_headers_middleware,
@@ -53,6 +54,7 @@ def middlewares() -> list[Any]:
         shield_middleware(methods=["POST"]),
         basic_auth_middleware({"me": "secret"}),
         csrf_middleware(trusted_origins=[ORIGIN]),
+        idempotency_middleware(),
     ]
 
 
@@ -189,6 +191,22 @@ async def test_each_refusal_comes_through(
     elif "Origin" not in fields:
         assert_headers(answer)
         assert answer.rest.startswith(b'{"detail": ')
+
+
+@pytest.mark.parametrize(("path", "status"), KINDS)
+async def test_repeated_request_is_answered_inside_of_all(
+    server: TestServer, path: str, status: int
+) -> None:
+    again = {"/returned": 200, "/nowhere": 404, "/failed": 500}
+    for expected in (status, again.get(path, 409)):
+        answer = await ask(
+            server, "POST", path, b"x" * 10, Idempotency_Key="8e03978e"
+        )
+        assert answer.status == expected
+        assert_headers(answer)
+    assert answer.headers.getall("Idempotent-Replayed", []) == (
+        ["true"] if path in ("/returned", "/nowhere") else []
+    )
 
 
 async def test_preflight_needs_no_login(server: TestServer) -> None:

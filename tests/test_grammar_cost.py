@@ -28,6 +28,7 @@ from aiohttp_middlewares import (
     error_middleware,
     https_middleware,
     https_redirect_middleware,
+    idempotency_middleware,
     problem_error_handler,
     proxy_headers_middleware,
     trusted_host_middleware,
@@ -293,6 +294,7 @@ MIDDLEWARES: list[tuple[Middleware, list[str]]] = [
     (error_middleware(default_handler=problem_error_handler), ["Accept"]),
     (basic_auth_middleware({"a": "b"}), ["Authorization"]),
     (early_data_middleware(), ["Early-Data"]),
+    (idempotency_middleware(), ["Idempotency-Key"]),
 ]
 
 

@@ -43,6 +43,7 @@ from aiohttp_middlewares import (
     error_middleware,
     https_middleware,
     https_redirect_middleware,
+    idempotency_middleware,
     problem_error_handler,
     proxy_headers_middleware,
     request_id_middleware,
@@ -495,6 +496,7 @@ def documented() -> list[Any]:
         session_middleware("a key of the tests, and of nobody else"),
         basic_auth_middleware({"me": "secret"}, ignore=["/sent", "/late"]),
         csrf_middleware(trusted_origins=["https://app.example.com"]),
+        idempotency_middleware(max_body=900),
     ]
 
 

@@ -28,6 +28,7 @@ FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "error_middleware": ((), {}),
     "https_middleware": ((), {}),
     "https_redirect_middleware": ((), {}),
+    "idempotency_middleware": ((), {}),
     "proxy_headers_middleware": ((), {"trusted": ["127.0.0.1"]}),
     "security_headers_middleware": ((), {}),
     "request_id_middleware": ((), {}),
@@ -47,6 +48,7 @@ HEADERS = {
     "X-Forwarded-For": "192.0.2.1",
     "Accept-Encoding": "gzip",
     "Cookie": "session=none",
+    "Idempotency-Key": "8e03978e",
 }
 
 
