@@ -312,29 +312,28 @@ _KEY = request_key("aiohttp_middlewares.report", _Watch)
 async def _finish(
     reporter: Reporter, result: Awaitable[Any], request: web.Request
 ) -> None:
-    try:
-        task = asyncio.ensure_future(result)
-        # Not wait_for(), which waits for one that does not let itself be
-        # cancelled.
-        _, late = await asyncio.wait([task], timeout=PATIENCE)
-        if late:
-            task.cancel()
-            facts = _facts(reporter, request)
-            logger.error(
-                "The reporter %(reporter)s was not done with %(method)s "
-                "%(path)s in time: it is cancelled",
-                facts,
-                extra=facts,
-            )
-        elif task.cancelled():
-            raise RuntimeError("It was cancelled")
-        else:
-            task.result()
-    except Exception as exc:
+    task = asyncio.ensure_future(result)
+    # Not wait_for(), which waits for what does not let itself be cancelled.
+    _, late = await asyncio.wait([task], timeout=PATIENCE)
+    if late:
+        task.cancel()
+        facts = _facts(reporter, request)
+        logger.error(
+            "The reporter %(reporter)s was not done with %(method)s %(path)s "
+            "in time: it is cancelled",
+            facts,
+            extra=facts,
+        )
+    elif task.cancelled():
+        _failed(reporter, request, RuntimeError("It was cancelled"))
+    elif (exc := task.exception()) is not None:
+        # Not raised here, where its traceback would refer to the task.
         _failed(reporter, request, exc)
 
 
-def _failed(reporter: Reporter, request: web.Request, exc: Exception) -> None:
+def _failed(
+    reporter: Reporter, request: web.Request, exc: BaseException
+) -> None:
     facts = _facts(reporter, request)
     logger.error(
         "The reporter %(reporter)s failed for %(method)s %(path)s",

@@ -74,6 +74,7 @@ class _Sentry(SdkReporter):
         with self._sdk.new_scope() as scope:
             # The processors of this scope come last.
             scope.add_event_processor(describe)
+            _REPORTED.set(None)
             self._sdk.capture_event(event, hint)
         _REPORTED.set(id(err))
 
