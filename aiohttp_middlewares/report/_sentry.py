@@ -22,7 +22,8 @@ def sentry_reporter() -> Reporter:
 
     One event for each error, also beside the SDK's own integrations for
     aiohttp and logging. :func:`~aiohttp_middlewares.get_user` is told where
-    ``send_default_pii`` allows it. Without ``init()`` nothing is sent.
+    ``data_collection`` or ``send_default_pii`` allows it. Without ``init()``
+    nothing is sent.
 
     :raises ImportError: sentry-sdk is not installed.
     """
@@ -48,14 +49,11 @@ class _Sentry(SdkReporter):
             return
         event, hint = self._event_from(
             err,
-            client_options={
-                **client.options,
-                # They may hold bodies, cookies and passwords.
-                "include_local_variables": False,
-            },
+            # So that nothing is made that is thrown away below.
+            client_options={**client.options, "include_local_variables": False},
             mechanism={"type": "aiohttp_middlewares", "handled": False},
         )
-        user = get_user(request) if client.should_send_default_pii() else None
+        user = get_user(request) if _may_tell_user(client) else None
         said = described(request)
 
         def describe(event: Any, hint: Any) -> Any:
@@ -63,6 +61,10 @@ class _Sentry(SdkReporter):
             event["request"] = {"method": said.method, "url": said.url}
             event["transaction"] = said.name
             event["transaction_info"] = {"source": "route"}
+            for value in event["exception"]["values"]:
+                for frame in (value.get("stacktrace") or {}).get("frames", ()):
+                    # They may hold bodies, cookies and passwords.
+                    frame.pop("vars", None)
             tags = event.setdefault("tags", {})
             tags["route"] = said.route
             if said.request_id is not None:
@@ -91,6 +93,14 @@ class _Sentry(SdkReporter):
             # Errors of one trace are shown as belonging together.
             scope.generate_propagation_context({})
             yield
+
+
+def _may_tell_user(client: Any) -> bool:
+    """By ``data_collection``, of late, or by ``send_default_pii``."""
+    collection = client.options.get("data_collection")
+    if collection:
+        return bool(collection["user_info"])
+    return bool(client.should_send_default_pii())
 
 
 #: The error that was reported in this context, by its id: to hold it would be
