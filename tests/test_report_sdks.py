@@ -34,6 +34,8 @@ bugsnag: Any = bugsnag_sdk
 rollbar: Any = rollbar_sdk
 
 Event = dict[str, Any]
+#: By its name only, as events have lines of the source.
+SECRET = "s3cret"
 GROUP: Any = getattr(builtins, "ExceptionGroup", None)
 
 
@@ -116,12 +118,12 @@ class Sentry:
     async def flush(self, app: web.Application) -> None:
         await asyncio.to_thread(sentry_sdk.flush, timeout=10)
 
-    def events(self, texts: list[str]) -> list[Event]:
+    def events(self, texts: list[str], kind: str = "event") -> list[Event]:
         found: list[Event] = []
         for text in texts:
             _, *items = text.splitlines()
             for head, body in zip(items[::2], items[1::2], strict=True):
-                if json.loads(head)["type"] == "event":
+                if json.loads(head)["type"] == kind:
                     found.append(json.loads(body))
         return found
 
@@ -166,6 +168,10 @@ class SentryBeside(Sentry):
 class SentryOfOld(SentryBeside):
     def about_user(self, allowed: bool | None) -> dict[str, Any]:
         return {"send_default_pii": allowed}
+
+
+class SentryTraces(SentryBeside):
+    options = {**SentryBeside.options, "traces_sample_rate": 1.0}  # noqa: RUF012
 
 
 class Rollbar:
@@ -362,14 +368,14 @@ async def test_one_event_says_what_was_asked_and_nothing_secret(
     sdk = kind()
     async with site(sdk, page(sdk, reads), user=may_tell_all) as made:
         response = await made.client.post(
-            "/users/alice%20b?name=s3cret&token=s3cret",
-            data="s3cret",
+            f"/users/alice%20b?name={SECRET}&token={SECRET}",
+            data=SECRET,
             headers={
-                "Authorization": "Bearer s3cret",
-                "Cookie": "session=s3cret",
-                "Referer": "http://a.example/?s3cret",
-                "X-Api-Key": "s3cret",
-                "X-Forwarded-For": "s3cret",
+                "Authorization": f"Bearer {SECRET}",
+                "Cookie": f"session={SECRET}",
+                "Referer": f"http://a.example/?{SECRET}",
+                "X-Api-Key": SECRET,
+                "X-Forwarded-For": SECRET,
                 "X-Request-ID": "the-id",
             },
         )
@@ -385,7 +391,7 @@ async def test_one_event_says_what_was_asked_and_nothing_secret(
         request_id="the-id",
         user=None,
     )
-    assert "s3cret" not in "".join(made.collector.texts).replace(
+    assert SECRET not in "".join(made.collector.texts).replace(
         '"s3cret',
         "",  # in lines of source, which quote it
     )
@@ -398,7 +404,7 @@ async def test_user_is_told_where_the_sdk_is_allowed_to(
     kind: Callable[[], Sdk], allowed: bool
 ) -> None:
     sdk = kind()
-    app = page(sdk, fails, basic_auth_middleware({"alice": "s3cret"}))
+    app = page(sdk, fails, basic_auth_middleware({"alice": SECRET}))
     async with site(sdk, app, user=allowed) as made:
         fields = {"Authorization": "Basic YWxpY2U6czNjcmV0"}
         response = await made.client.get("/users/a", headers=fields)
@@ -417,7 +423,7 @@ async def test_client_cannot_make_an_sdk_fail(kind: Callable[[], Sdk]) -> None:
         ("GET /users/%ff%00%0a", "a.example"),
         ("GET /users/" + "a" * 5000, "a.example"),
         ("GET /users/a", "evil@a b"),
-        ("GET http://user:s3cret@a.example/users/a", "b.example"),
+        (f"GET http://user:{SECRET}@a.example/users/a", "b.example"),
         ("PROPFIND /users/a", "a.example"),
         ("GET /users/a?\\ud800=%ed%a0%80", "a.example"),
     ]
@@ -440,7 +446,7 @@ async def test_client_cannot_make_an_sdk_fail(kind: Callable[[], Sdk]) -> None:
     assert len(said) == len(lines)
     assert {each.method for each in said} == {"GET", "_OTHER"}
     assert max(len(each.url) for each in said) < 1100
-    assert "s3cret" not in "".join(made.collector.texts)
+    assert SECRET not in "".join(made.collector.texts)
     assert "evil" not in "".join(each.url for each in said)
 
 
@@ -473,7 +479,8 @@ async def test_breadcrumbs_of_fifty_requests_are_kept_apart(
         number = sdk.said(event).url.rpartition("/")[2]
         assert set(sdk.left(event)) == {f"crumb {number}"}
         assert len(sdk.left(event)) > 1
-    if isinstance(sdk, Sentry):
+    if isinstance(sdk, SentryAlone):
+        # (Beside it the client here has sent on what its trace is.)
         assert len(sdk.traces) == together
 
 
@@ -524,7 +531,7 @@ async def test_there_is_one_event_for_one_error(
     sdk = kind()
     app = page(sdk, handler, timeout_middleware(0.05), errors=errors)
     async with site(sdk, app) as made:
-        response = await made.client.get("/users/a?s3cret")
+        response = await made.client.get(f"/users/a?{SECRET}")
         if handler is breaks:
             with pytest.raises(ClientPayloadError):
                 await response.read()
@@ -532,7 +539,7 @@ async def test_there_is_one_event_for_one_error(
             assert response.status >= 500
     [event] = made.events
     assert sdk.said(event).error == name
-    assert "s3cret" not in made.collector.texts[0].replace('"/users/a?s', "")
+    assert SECRET not in made.collector.texts[0]
 
 
 @pytest.mark.parametrize("kind", [SentryAlone, SentryBeside])
@@ -569,6 +576,23 @@ async def logs_afterwards(
     except KeyError:
         logging.getLogger("mine").exception("After")
     return response
+
+
+async def test_what_a_handler_says_is_also_in_the_trace_of_sentry() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        sentry_sdk.set_tag("said", "in the handler")
+        raise Failed
+
+    sdk = SentryTraces()
+    async with site(sdk, page(sdk, handler)) as made:
+        assert (await made.client.get(f"/users/a?{SECRET}")).status == 500
+    [event] = made.events
+    assert event["tags"]["said"] == "in the handler"
+    assert SECRET not in json.dumps(event)
+    [transaction] = sdk.events(made.collector.texts, "transaction")
+    assert transaction["tags"]["said"] == "in the handler"
+    trace = transaction["contexts"]["trace"]
+    assert event["contexts"]["trace"]["trace_id"] == trace["trace_id"]
 
 
 async def test_handler_for_logs_has_to_leave_out_what_is_reported() -> None:
