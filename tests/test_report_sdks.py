@@ -170,8 +170,13 @@ class SentryOfOld(SentryBeside):
         return {"send_default_pii": allowed}
 
 
+def is_traced(context: dict[str, Any]) -> bool:
+    """Not what takes the traces, which is in this process as well."""
+    return str(context["aiohttp_request"].path).startswith("/users")
+
+
 class SentryTraces(SentryBeside):
-    options = {**SentryBeside.options, "traces_sample_rate": 1.0}  # noqa: RUF012
+    options = {**SentryBeside.options, "traces_sampler": is_traced}  # noqa: RUF012
 
 
 class Rollbar:
@@ -391,10 +396,7 @@ async def test_one_event_says_what_was_asked_and_nothing_secret(
         request_id="the-id",
         user=None,
     )
-    assert SECRET not in "".join(made.collector.texts).replace(
-        '"s3cret',
-        "",  # in lines of source, which quote it
-    )
+    assert SECRET not in "".join(made.collector.texts)
 
 
 @pytest.mark.parametrize("allowed", [False, True])

@@ -240,27 +240,24 @@ class _Desk:
 
     async def report(self, err: Exception, request: web.Request) -> None:
         """Report it, if it is one to report."""
-        try:
-            err = only_one(err)
-            if (
-                isinstance(err, self.ignored)
-                or left(request, err)
-                or status_of(request, err) < 500
-            ):
-                return
-            waiting = []
-            for reporter in self.reporters:
-                try:
-                    result = reporter(err, request)
-                    if inspect.isawaitable(result):
-                        waiting.append(self.start(reporter, result, request))
-                except Exception as exc:
-                    _failed(reporter, request, exc)
-            if waiting:
-                # If the request is cancelled, they are not.
-                await asyncio.wait(waiting)
-        finally:
-            del err  # a reporter that raises it again makes a cycle of it
+        err = only_one(err)
+        if (
+            isinstance(err, self.ignored)
+            or left(request, err)
+            or status_of(request, err) < 500
+        ):
+            return
+        waiting = []
+        for reporter in self.reporters:
+            try:
+                result = reporter(err, request)
+                if inspect.isawaitable(result):
+                    waiting.append(self.start(reporter, result, request))
+            except Exception as exc:
+                _failed(reporter, request, exc)
+        if waiting:
+            # If the request is cancelled, they are not.
+            await asyncio.wait(waiting)
 
     def start(
         self, reporter: Reporter, result: Awaitable[Any], request: web.Request
