@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from live import eventually, live, soon
 from sentry_sdk.integrations.aiohttp import AioHttpIntegration
 
+import aiohttp_middlewares.report
 from aiohttp_middlewares import (
     basic_auth_middleware,
     bugsnag_reporter,
@@ -28,6 +29,7 @@ from aiohttp_middlewares import (
     timeout_middleware,
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
+from aiohttp_middlewares.report._sdk import THREADS
 
 # Half of them is without types.
 bugsnag: Any = bugsnag_sdk
@@ -238,12 +240,14 @@ class Bugsnag:
         )
         bugsnag.leave_breadcrumb("of the application")
         bugsnag.add_feature_flag("of the application")
+        bugsnag.add_metadata_tab("tab", {"of the application": "yes"})
         try:
             yield
         finally:
             bugsnag.configuration.max_breadcrumbs = 0
             bugsnag.configuration.max_breadcrumbs = 25
             bugsnag.clear_feature_flags()
+            bugsnag.clear_request_config()
 
     async def flush(self, app: web.Application) -> None:
         client = bugsnag.legacy.default_client
@@ -452,7 +456,9 @@ async def test_client_cannot_make_an_sdk_fail(kind: Callable[[], Sdk]) -> None:
     assert "evil" not in "".join(each.url for each in said)
 
 
-@pytest.mark.parametrize("kind", [SentryAlone, SentryBeside, Bugsnag])
+@pytest.mark.parametrize(
+    "kind", [SentryAlone, SentryBeside, Bugsnag, BlockingBugsnag]
+)
 async def test_breadcrumbs_of_fifty_requests_are_kept_apart(
     kind: Callable[[], Sentry | Bugsnag],
 ) -> None:
@@ -580,6 +586,24 @@ async def logs_afterwards(
     return response
 
 
+@pytest.mark.parametrize("kind", [SentryAlone, SentryBeside])
+async def test_errors_after_each_other_are_told_apart(
+    kind: Callable[[], Sentry],
+) -> None:
+    sdk = kind()
+    reporter = sdk.reporter()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        for _ in range(3):
+            # The next is where the last was, in memory.
+            reporter(Failed(), request)
+        return web.Response()
+
+    async with site(sdk, page(sdk, handler)) as made:
+        assert (await made.client.get("/users/a")).status == 200
+    assert len(made.events) == 3
+
+
 async def test_what_a_handler_says_is_also_in_the_trace_of_sentry() -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         sentry_sdk.set_tag("said", "in the handler")
@@ -674,25 +698,48 @@ async def test_sdk_that_blocks_does_not_block_the_event_loop(
     assert sdk.said(event).error == "Failed"
 
 
-async def test_report_that_blocks_is_sent_though_its_request_is_cancelled() -> (
-    None
-):
+async def test_reports_that_block_are_sent_though_nobody_waits_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(aiohttp_middlewares.report, "PATIENCE", 0.01)
     sdk = BlockingBugsnag()
-    collector = Collector()
-    collector.go_on.clear()
-    async with (
-        collector.serve(),
-        sdk.set_up(collector.url),
-        live(page(sdk, fails)) as served,
-    ):
-        connection = await served.connect()
-        connection.send("GET /users/a")
-        await eventually(lambda: collector.asked)
-        connection.reset()
-        await eventually(lambda: not served.connections())
-        collector.go_on.set()
-        await eventually(lambda: collector.answered)
-    assert len(sdk.events(collector.texts)) == 1
+    many = 2 * THREADS
+    async with site(sdk, page(sdk, fails)) as made:
+        made.collector.go_on.clear()
+        for _ in range(many):
+            response = await soon(made.client.get("/users/a"))
+            assert response.status == 500
+        assert made.collector.asked <= THREADS
+        made.collector.go_on.set()
+        await eventually(lambda: made.collector.answered == many)
+    assert len(made.events) == many
+
+
+async def test_reports_that_block_are_bounded(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aiohttp_middlewares.report._sdk, "BACKLOG", 1)
+    monkeypatch.setattr(aiohttp_middlewares.report, "PATIENCE", 0.01)
+    sdk = BlockingBugsnag()
+    async with site(sdk, page(sdk, fails)) as made:
+        made.collector.go_on.clear()
+        for _ in range(3):
+            assert (await soon(made.client.get("/users/a"))).status == 500
+        assert made.collector.asked == 1
+        made.collector.go_on.set()
+        while made.collector.asked == 1:  # until its thread is done
+            assert (await soon(made.client.get("/users/a"))).status == 500
+    assert len(made.events) == 2
+    failures = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "aiohttp_middlewares.report"
+    ]
+    assert (
+        "The reporter BugsnagReporter was not done with GET /users/a in time"
+        in failures[0]
+    )
+    assert "The reporter BugsnagReporter failed for GET /users/a" in failures[1]
 
 
 @pytest.mark.parametrize("kind", [Sentry, Rollbar, Bugsnag])

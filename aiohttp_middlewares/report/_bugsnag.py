@@ -23,10 +23,10 @@ def bugsnag_reporter() -> Reporter:
 
     :raises ImportError: bugsnag is not installed.
     """
-    return _Bugsnag()
+    return BugsnagReporter()
 
 
-class _Bugsnag(SdkReporter):
+class BugsnagReporter(SdkReporter):
     def __init__(self) -> None:
         super().__init__()
         try:

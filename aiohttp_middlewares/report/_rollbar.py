@@ -24,10 +24,10 @@ def rollbar_reporter() -> Reporter:
 
     :raises ImportError: rollbar is not installed.
     """
-    return _Rollbar()
+    return RollbarReporter()
 
 
-class _Rollbar(SdkReporter):
+class RollbarReporter(SdkReporter):
     def __init__(self) -> None:
         super().__init__()
         try:

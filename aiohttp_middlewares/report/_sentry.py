@@ -27,10 +27,10 @@ def sentry_reporter() -> Reporter:
 
     :raises ImportError: sentry-sdk is not installed.
     """
-    return _Sentry()
+    return SentryReporter()
 
 
-class _Sentry(SdkReporter):
+class SentryReporter(SdkReporter):
     def __init__(self) -> None:
         super().__init__()
         try:
