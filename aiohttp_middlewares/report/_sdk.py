@@ -51,6 +51,7 @@ class SdkReporter(ABC):
         if not self._free.acquire(blocking=False):
             raise RuntimeError(f"{BACKLOG} reports are not done yet")
         future = self._threads.submit(copy_context().run, report)
+        future.add_done_callback(lambda _: self._free.release())
         # It is sent, even if nobody waits any longer.
         return asyncio.shield(asyncio.wrap_future(future))
 
