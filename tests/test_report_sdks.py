@@ -326,7 +326,11 @@ async def site(
             sdk.set_up(collector.url, user=user),
             TestClient(TestServer(app)) as made.client,
         ):
-            yield made
+            try:
+                yield made
+            except BaseException:
+                collector.go_on.set()  # or the shutdown would wait for it
+                raise
 
 
 def page(
@@ -725,6 +729,7 @@ async def test_reports_that_block_are_bounded(
         made.collector.go_on.clear()
         for _ in range(3):
             assert (await soon(made.client.get("/users/a"))).status == 500
+        await eventually(lambda: made.collector.asked)
         assert made.collector.asked == 1
         made.collector.go_on.set()
         for _ in range(100):
