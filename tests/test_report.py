@@ -578,7 +578,7 @@ async def test_broken_stream_of_a_sub_application_is_reported_once(
         raise asyncio.TimeoutError
 
     # The inner error middleware raises another one from it.
-    inner = page(breaks, error_middleware(), report_middleware(len_of_both))
+    inner = page(breaks, error_middleware(), report_middleware(never))
     app = web.Application(middlewares=[error_middleware(), report])
     app.add_subapp("/sub", inner)
     client = await aiohttp_client(app)
@@ -589,7 +589,26 @@ async def test_broken_stream_of_a_sub_application_is_reported_once(
     assert [type(err) for err in reported] == [asyncio.TimeoutError]
 
 
-def len_of_both(err: Exception, request: web.Request) -> None:
+async def test_error_that_is_made_of_an_answer_is_reported(
+    aiohttp_client: AiohttpClient, report: Middleware, reported: Reported
+) -> None:
+    @web.middleware
+    async def between(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPNotFound as err:
+            raise Failed from err
+
+    app = page(
+        raising(web.HTTPNotFound), error_middleware(), report, between, report
+    )
+    assert (await (await aiohttp_client(app)).get("/")).status == 500
+    assert [type(err) for err in reported] == [Failed]
+
+
+def never(err: Exception, request: web.Request) -> None:
     raise AssertionError("the outer one counts")
 
 

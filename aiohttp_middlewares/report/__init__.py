@@ -238,15 +238,14 @@ class _Desk:
         #: Nobody else holds those whose request was cancelled.
         self.at_work: set[asyncio.Task[None]] = set()
 
+    def wants(self, err: Exception, request: web.Request) -> bool:
+        return (
+            status_of(request, err) >= 500
+            and not isinstance(err, self.ignored)
+            and not left(request, err)
+        )
+
     async def report(self, err: Exception, request: web.Request) -> None:
-        """Report it, if it is one to report."""
-        err = only_one(err)
-        if (
-            isinstance(err, self.ignored)
-            or left(request, err)
-            or status_of(request, err) < 500
-        ):
-            return
         waiting = []
         for reporter in self.reporters:
             try:
@@ -279,7 +278,7 @@ class _Watch:
 
     def __init__(self, desk: _Desk) -> None:
         self.desk = desk
-        #: What was looked at already, on its way out.
+        #: The last one, while it is on its way out.
         self.reported: Exception | None = None
 
     async def answer(
@@ -293,14 +292,19 @@ class _Watch:
                 return response
             raise no_response(handler, response)
         except Exception as err:
-            # An error middleware in between may have raised one from it.
-            if self.reported is None or self.reported not in (
-                err,
-                err.__cause__,
-            ):
-                self.reported = err
-                await self.desk.report(err, request)
+            await self.see(err, request)
             raise
+
+    # What it refers to, the traceback of the error does not.
+    async def see(self, err: Exception, request: web.Request) -> None:
+        told = self.reported
+        # One that an error middleware in between has raised from it, too.
+        if told is not None and (err is told or err.__cause__ is told):
+            return
+        only = only_one(err)
+        if self.desk.wants(only, request):
+            self.reported = err
+            await self.desk.report(only, request)
 
 
 _KEY = request_key("aiohttp_middlewares.report", _Watch)

@@ -117,6 +117,6 @@ def _unless_reported(event: Any, hint: Any) -> Any:
     reported = _REPORTED.get()
     if reported is not None and hint and hint.get("exc_info"):
         err = hint["exc_info"][1]
-        if reported in (id(only_one(err)), id(err.__cause__)):
+        if reported in (id(only_one(err)), id(getattr(err, "__cause__", None))):
             return None
     return event
