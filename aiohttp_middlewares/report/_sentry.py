@@ -65,6 +65,9 @@ class SentryReporter(SdkReporter):
                 for frame in (value.get("stacktrace") or {}).get("frames", ()):
                     # They may hold bodies, cookies and passwords.
                     frame.pop("vars", None)
+            crumbs = event.get("breadcrumbs")
+            if isinstance(crumbs, dict):
+                crumbs["values"] = [*map(_without_query, crumbs["values"])]
             tags = event.setdefault("tags", {})
             tags["route"] = said.route
             if said.request_id is not None:
@@ -93,6 +96,15 @@ class SentryReporter(SdkReporter):
             # Errors of one trace are shown as belonging together.
             scope.generate_propagation_context({})
             yield
+
+
+def _without_query(crumb: Any) -> Any:
+    """A breadcrumb of a call to another service, whose key may stand there."""
+    data = crumb.get("data")
+    if not (isinstance(data, dict) and "http.query" in data):
+        return crumb
+    rest = {name: data[name] for name in data if name != "http.query"}
+    return {**crumb, "data": rest}
 
 
 def _may_tell_user(client: Any) -> bool:
