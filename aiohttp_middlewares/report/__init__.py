@@ -60,7 +60,8 @@ Reporters
 hand on the exception with its traceback, method, URL, route and request id.
 They leave out the query, the headers, the body, and the local variables in the
 traceback, which may hold any of these. Breadcrumbs are those of the request
-itself.
+itself, from here on inwards. Whoever wants all that the SDK collects calls it:
+``report_middleware(lambda err, request: sentry_sdk.capture_exception(err))``.
 
 A reporter of your own is a function of the error and the request. It is
 ``async`` if it has to wait for something:

@@ -17,6 +17,8 @@ from aiohttp_middlewares.report._sdk import (
 def bugsnag_reporter() -> Reporter:
     """Report to Bugsnag, as ``bugsnag.configure()`` has set it up.
 
+    ``route`` and ``requestId`` are in the tab of the request. What was told of
+    a request further out, by ``configure_request()``, is forgotten.
     Nothing is said of the user: Bugsnag has no setting that allows it. With
     ``asynchronous=False`` it is called in a thread. Without ``configure()``
     nothing is sent, and Bugsnag logs a warning.

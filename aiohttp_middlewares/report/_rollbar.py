@@ -18,6 +18,7 @@ from aiohttp_middlewares.report._sdk import (
 def rollbar_reporter() -> Reporter:
     """Report to Rollbar, as ``rollbar.init()`` has set it up.
 
+    ``route`` and ``request_id`` are in the custom data.
     :func:`~aiohttp_middlewares.get_user` is told where ``capture_username``
     allows it. The handler ``"blocking"`` is called in a thread. Without
     ``init()`` nothing is sent, and Rollbar logs a warning.

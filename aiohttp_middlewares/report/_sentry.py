@@ -21,7 +21,8 @@ def sentry_reporter() -> Reporter:
     """Report to Sentry, as ``sentry_sdk.init()`` has set it up.
 
     One event for each error, also beside the SDK's own integrations for
-    aiohttp and logging. :func:`~aiohttp_middlewares.get_user` is told where
+    aiohttp and logging, with the tags ``route`` and ``request_id``.
+    :func:`~aiohttp_middlewares.get_user` is told where
     ``data_collection`` or ``send_default_pii`` allows it. Without ``init()``
     nothing is sent.
 
