@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from answers import KINDS, Failed, Kind, serve
 from live import complaints, eventually, live, soon
 from pytest_aiohttp import AiohttpClient
@@ -28,6 +29,7 @@ from aiohttp_middlewares import (
     timeout_middleware,
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
+from aiohttp_middlewares.report._sdk import Described, described
 
 LOGGER = "aiohttp_middlewares.report"
 Reported = list[Exception]
@@ -703,6 +705,22 @@ async def test_nothing_is_left_of_a_reported_request(
         assert len(payloads) == 0
     finally:
         gc.enable()
+
+
+async def test_mocked_request_is_reported_as_well() -> None:
+    told: list[Described] = []
+    report: Any = report_middleware(
+        lambda err, request: told.append(described(request))
+    )
+    request = make_mocked_request(
+        "GET", "/a?b=c", headers={"Host": "a.example"}
+    )
+    with pytest.raises(Failed):
+        await report(request, fails)
+    [said] = told
+    assert said.url == "http://a.example/a"
+    assert said.name == "GET __unmatched__"
+    assert said.request_id is None
 
 
 # Misconfiguration
