@@ -11,6 +11,7 @@ the order in which a request comes to them:
 * who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
   ``https_redirect``
 * what is on every answer: ``security_headers``, ``cors``, ``error``
+* who hears of what nobody expected: ``report``
 * what is refused before any work is done: ``early_data``, ``body_limit``
 * the work: ``compression``, ``timeout``, ``shield``, ``session``
 * who may do it: ``basic_auth``, ``csrf``
@@ -44,6 +45,12 @@ from aiohttp_middlewares.idempotency import (
     idempotency_middleware,
 )
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
+from aiohttp_middlewares.report import (
+    bugsnag_reporter,
+    report_middleware,
+    rollbar_reporter,
+    sentry_reporter,
+)
 from aiohttp_middlewares.request_id import (
     RequestIdFilter,
     get_request_id,
@@ -70,6 +77,7 @@ __all__ = (
     "SignedCookieStorage",
     "basic_auth_middleware",
     "body_limit_middleware",
+    "bugsnag_reporter",
     "compression_middleware",
     "cors_middleware",
     "csp_nonce",
@@ -90,8 +98,11 @@ __all__ = (
     "match_path",
     "problem_error_handler",
     "proxy_headers_middleware",
+    "report_middleware",
     "request_id_middleware",
+    "rollbar_reporter",
     "security_headers_middleware",
+    "sentry_reporter",
     "session_middleware",
     "shield_middleware",
     "timeout_middleware",

@@ -46,6 +46,7 @@ from aiohttp_middlewares import (
     idempotency_middleware,
     problem_error_handler,
     proxy_headers_middleware,
+    report_middleware,
     request_id_middleware,
     security_headers_middleware,
     session_middleware,
@@ -54,6 +55,7 @@ from aiohttp_middlewares import (
     trusted_host_middleware,
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
+from aiohttp_middlewares.report._sdk import described
 
 # The applications
 # ================
@@ -488,6 +490,8 @@ def documented() -> list[Any]:
                 re.compile("/[n-r]"): debug_error_handler,
             }
         ),
+        # What the reporters of the SDKs ask of a request.
+        report_middleware(lambda err, request: described(request)),
         early_data_middleware(),
         body_limit_middleware(1000, limits={"/chunks": 2000}),
         compression_middleware(minimum_size=0),
