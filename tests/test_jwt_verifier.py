@@ -87,7 +87,11 @@ GOOD: list[tuple[Any, str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "alg", "key"), GOOD)
+@pytest.mark.parametrize(
+    ("keys", "alg", "key"),
+    GOOD,
+    ids=[f"{number}-{alg}" for number, (_, alg, _) in enumerate(GOOD)],
+)
 async def test_good_token_gives_its_claims(
     keys: Any, alg: str, key: Any
 ) -> None:
@@ -162,7 +166,13 @@ async def test_secret_is_good_whatever_the_kid() -> None:
 async def test_unknown_fields_of_the_header_mean_nothing() -> None:
     # RFC 7515 4
     verify = verifier()
-    header = {"x": [1], "nonce": "n", "typ": 7, "cty": "JWT", "b64": True}
+    header: dict[str, Any] = {
+        "x": [1],
+        "nonce": "n",
+        "typ": 7,
+        "cty": "JWT",
+        "b64": True,
+    }
     assert await verify(token(**header))
 
 

@@ -116,7 +116,7 @@ def application(*middlewares: Any) -> web.Application:
         or [bearer_auth_middleware(TOKENS.get, required=False)]
     )
     site = Site()
-    for path, handler in {
+    handlers: dict[str, Any] = {
         "read": read,
         "write": write,
         "rule": rule,
@@ -126,7 +126,8 @@ def application(*middlewares: Any) -> web.Application:
         "bound": requires("read")(site.bare),
         "static": site.static,
         "partial": functools.partial(with_database, "database"),
-    }.items():
+    }
+    for path, handler in handlers.items():
         app.router.add_get(f"/{path}", handler)
     app.router.add_view("/notes/{id}", Note)
     return app
