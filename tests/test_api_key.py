@@ -260,6 +260,25 @@ async def test_every_kind_of_answer_comes_through_and_varies(
     assert response.headers.getall("Vary") == ["X-API-Key"]
 
 
+async def test_middlewares_outside_see_what_it_varies_by(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    seen = []
+
+    @middleware
+    async def outside(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        response = await handler(request)
+        seen.append(response.headers.get("Vary"))
+        return response
+
+    app = answers.application(outside, api_key_middleware(KEYS))
+    client = await aiohttp_client(app)
+    await client.get("/returned", headers={"X-API-Key": KEY})
+    assert seen == ["X-API-Key"]
+
+
 async def test_error_middleware_renders_the_refusal(
     aiohttp_client: AiohttpClient,
 ) -> None:

@@ -407,6 +407,27 @@ async def test_every_kind_of_answer_varies_where_no_token_is_required(
     assert response.headers.getall("Vary") == ["Authorization"]
 
 
+async def test_middlewares_outside_see_what_it_varies_by(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    seen = []
+
+    @middleware
+    async def outside(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        response = await handler(request)
+        seen.append(response.headers.get("Vary"))
+        return response
+
+    app = answers.application(
+        outside, bearer_auth_middleware(KNOWN.get, required=False)
+    )
+    client = await aiohttp_client(app)
+    await client.get("/returned", headers={"Authorization": f"Bearer {GOOD}"})
+    assert seen == ["Authorization"]
+
+
 async def test_error_middleware_renders_the_refusal(
     aiohttp_client: AiohttpClient,
 ) -> None:

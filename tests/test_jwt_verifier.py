@@ -11,6 +11,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import aiohttp
@@ -47,7 +48,12 @@ from yarl import URL
 
 from aiohttp_middlewares import KeysUnavailable, jwt_verifier
 from aiohttp_middlewares._core.jwt import published as fetching
-from aiohttp_middlewares._core.jwt.compact import LONGEST_HEADER, LONGEST_TOKEN
+from aiohttp_middlewares._core.jwt.compact import (
+    LONGEST_HEADER,
+    LONGEST_TOKEN,
+    TokenRefused,
+)
+from aiohttp_middlewares._core.jwt.reader import Reader
 
 __all__ = ("nothing_is_shown",)
 
@@ -474,6 +480,17 @@ async def test_signature_of_zeros_is_refused() -> None:
         assert await verify(keep(f"{message}.{b64(signature)}")) is None
 
 
+async def test_signature_that_a_library_fails_at_is_none() -> None:
+    class Fails:
+        def verify(self, *args: Any) -> bool:
+            raise ValueError("the digest is too large for the key")
+
+    reader = Reader({"RS256": Fails()})  # type: ignore[dict-item]
+    signed = reader.opened(token())
+    with pytest.raises(TokenRefused):
+        reader.claims(signed, [RSA])
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -704,8 +721,10 @@ async def test_token_without_kid_is_tried_with_some_keys_only() -> None:
         issuer.keys = [*more[:7], public(OTHER_RSA)]
         assert await verifier(issuer.url)(token(OTHER_RSA))
         issuer.keys = [*more, public(OTHER_RSA)]
-        assert await verifier(issuer.url)(token(OTHER_RSA)) is None
-        assert await verifier(issuer.url)(token(OTHER_RSA, kid="other"))
+        verify = verifier(issuer.url)
+        assert await verify(token(OTHER_RSA)) is None
+        assert await verify(token(OTHER_RSA)) is None  # of those at hand
+        assert await verify(token(OTHER_RSA, kid="other"))
 
 
 async def test_keys_that_nobody_here_can_use_are_passed_over() -> None:
@@ -880,6 +899,22 @@ async def test_server_that_is_away_costs_one_attempt_in_five_seconds() -> None:
         assert len(issuer.asked) == 2
 
 
+async def test_attempt_counts_from_its_end() -> None:
+    clock = Clock()
+
+    async def slow(request: web.Request) -> Any:
+        clock.now += 9
+        raise web.HTTPBadGateway
+
+    async with published() as issuer:
+        issuer.answer = slow
+        verify = verifier(issuer.url, clock=clock)
+        for _ in range(10):
+            with pytest.raises(KeysUnavailable):
+                await verify(token(kid="rsa"))
+        assert len(issuer.asked) == 1
+
+
 async def test_nobody_at_the_address_raises_nothing_else() -> None:
     async with published() as issuer:
         url = issuer.url
@@ -1004,6 +1039,48 @@ def test_nothing_is_left_open_and_no_loop_is_kept() -> None:
         asyncio.run(use())
         asyncio.run(use())  # another loop, and no server where it was
         gc.collect()
+
+
+async def test_fetch_in_another_loop_keeps_nobody_waiting_here() -> None:
+    clock = Clock()
+    async with published() as issuer:
+        go_on = asyncio.Event()
+
+        async def waits(request: web.Request) -> Any:
+            await go_on.wait()
+            return web.json_response({"keys": issuer.keys})
+
+        issuer.answer = waits
+        verify = verifier(issuer.url, clock=clock)
+        there = asyncio.create_task(
+            asyncio.to_thread(asyncio.run, verify(token(kid="rsa")))
+        )
+        await eventually(lambda: len(issuer.asked) == 1)
+        clock.now += 5
+        here = asyncio.create_task(verify(token(kid="rsa")))
+        await eventually(lambda: len(issuer.asked) == 2)
+        go_on.set()
+        assert await soon(here) == await soon(there) == claims()
+
+
+async def test_fetch_knows_nothing_of_the_request_that_began_it() -> None:
+    seen = []
+
+    async def looks(request: Any, handler: Any) -> Any:
+        seen.append(USER.get("nobody"))
+        return await handler(request)
+
+    async with (
+        published() as issuer,
+        aiohttp.ClientSession(middlewares=[looks]) as session,
+    ):
+        USER.set("ann")
+        verify = verifier(issuer.url, session=session)
+        assert await verify(token(kid="rsa"))
+    assert seen == ["nobody"]
+
+
+USER: ContextVar[str] = ContextVar("user")
 
 
 def test_fetch_that_died_with_its_loop_keeps_nobody_waiting() -> None:
