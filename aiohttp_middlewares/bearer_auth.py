@@ -123,7 +123,6 @@ from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
 __all__ = (
     "DEFAULT_REALM",
-    "KeysUnavailable",
     "Verify",
     "bearer_auth_middleware",
     "get_claims",
