@@ -75,7 +75,7 @@ What it answers
 ========================================= ===== ===============================
 The request has                                 ``WWW-Authenticate: Bearer``
 ========================================= ===== ===============================
-no token, or those of another scheme      401   ``realm="…"``
+no token, or another scheme               401   ``realm="…"``
 a token that ``verify`` does not know     401   and ``error="invalid_token"``
 an ``Authorization`` that is malformed,   400   and ``error="invalid_request"``
 or two of them

@@ -222,7 +222,7 @@ async def test_keys_that_are_away_are_not_the_clients_fault(
     aiohttp_client: AiohttpClient, required: bool
 ) -> None:
     async def verify(given_token: str) -> None:
-        raise KeysUnavailable(6.5)
+        raise KeysUnavailable("Redis is away", retry_after=6.5)
 
     app = application(verify, required=required)
     response = await ask(aiohttp_client, f"Bearer {GOOD}", app=app)

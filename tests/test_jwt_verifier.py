@@ -1274,7 +1274,7 @@ def test_nothing_that_stands_for_it_shows_a_key() -> None:
     for value in (
         verifier(SECRET, algorithms=["HS256"]),
         verifier(PRIVATE, algorithms=["ES256"]),
-        KeysUnavailable(3),
+        KeysUnavailable(),
     ):
         assert shows_nothing(repr(value))
         assert shows_nothing(str(value))
@@ -1286,6 +1286,7 @@ def test_verifier_can_be_kept_in_a_set() -> None:
 
 def test_unavailable_keys_say_when_to_come_again() -> None:
     assert [
-        KeysUnavailable(seconds).retry_after for seconds in (-3, 0.2, 4.2)
+        KeysUnavailable(retry_after=seconds).retry_after
+        for seconds in (-3, 0.2, 4.2)
     ] == [1, 1, 5]
-    assert KeysUnavailable().retry_after == 5
+    assert KeysUnavailable("the database is away").retry_after == 5

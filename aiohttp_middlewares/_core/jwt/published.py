@@ -41,6 +41,7 @@ class KeysUnavailable(Exception):
 
     The token may be good: ``bearer_auth_middleware`` answers 503.
 
+    :param message: For the log.
     :param retry_after: The seconds after which it may be tried again.
     """
 
@@ -48,8 +49,13 @@ class KeysUnavailable(Exception):
     status = 503
     message = "Service Unavailable"
 
-    def __init__(self, retry_after: float = PAUSE_WITHOUT_KEYS) -> None:
-        super().__init__("There are no keys to verify tokens with")
+    def __init__(
+        self,
+        message: str = "There are no keys to verify tokens with",
+        *,
+        retry_after: float = PAUSE_WITHOUT_KEYS,
+    ) -> None:
+        super().__init__(message)
         self.retry_after = max(1, math.ceil(retry_after))
 
 
@@ -136,7 +142,8 @@ class PublishedKeys:
             # get their keys all the same.
             await asyncio.wait([task])
         if self._keys is None:
-            raise KeysUnavailable(self._pause - self._since(self._tried_at))
+            left = max(0.0, self._pause - self._since(self._tried_at))
+            raise KeysUnavailable(retry_after=left)
         found = self._keys.find(algorithm, kid)[:MOST_TRIED]
         if not found:
             # Anybody can ask for a key that nobody has.
