@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from joserfc.jwk import Key
 
 #: RFC 7518 3.2, for HS256; bytes.
-SHORT_SECRET = 32
+_SHORT = 32
 
 logger: logging.Logger = logging.getLogger("aiohttp_middlewares.jwt")
 
@@ -73,11 +73,12 @@ def _fits(key: "Key", algorithm: "JWSAlgModel") -> bool:
     try:
         algorithm.check_key(key)
         key.check_key_op("verify")
-    except JoseError:
+        if algorithm.name != "EdDSA":
+            return True
+        # The one name that goes with several curves, not all of which sign.
+        return getattr(key, "curve_name", None) in ("Ed25519", "Ed448")
+    except (JoseError, KeyError):  # the latter for curves without a name there
         return False
-    # The one name that goes with several curves, not all of which can sign.
-    curve = getattr(key, "curve_name", "")
-    return algorithm.name != "EdDSA" or curve in ("Ed25519", "Ed448")
 
 
 def given_keys(
@@ -85,9 +86,8 @@ def given_keys(
 ) -> list["Key"]:
     """The keys of an option: a secret, a PEM, a JWK or a set of those.
 
-    Those of them that are for one of the algorithms; one is, or it is an error.
-
-    None of the errors shows what may be a key.
+    Only those that are for one of the algorithms; none at all is an error. No
+    error shows what may be a key.
     """
     if isinstance(value, Mapping):
         found = _documented(what, value)
@@ -114,6 +114,13 @@ def given_keys(
             f"{', '.join(algorithms)}, by its kind, its curve, and its alg, "
             "use and key_ops"
         )
+    for key in fitting:
+        if isinstance(key.raw_value, bytes) and len(key.raw_value) < _SHORT:
+            logger.warning(
+                "A secret of less than %s bytes is too short for tokens: take "
+                "one of secrets.token_urlsafe()",
+                _SHORT,
+            )
     return fitting
 
 
@@ -148,8 +155,8 @@ def _documented(what: str, value: Mapping[Any, Any]) -> list["Key"]:
         return [_imported(member) for member in members]
     except Exception:
         raise ValueError(
-            f"{what} should be JWKs, complete, known to joserfc, and those of "
-            "RSA of 2048 bits or more"
+            f"{what} should be JWKs that joserfc knows, complete and strong: "
+            "those of RSA of 2048 bits or more"
         ) from None
 
 
@@ -174,14 +181,8 @@ def _secret(what: str, secret: bytes) -> "Key":
             f"{what} should be a secret for these algorithms: a PEM, which "
             "others have as well, is none"
         )
-    if len(secret) < SHORT_SECRET:
-        logger.warning(
-            "A secret for tokens of less than %s bytes can be guessed: take "
-            "one of secrets.token_urlsafe()",
-            SHORT_SECRET,
-        )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SecurityWarning)  # it is said above
+        warnings.simplefilter("ignore", SecurityWarning)  # given_keys() does
         try:
             key: Key = OctKey.import_key(secret)
         except ValueError:  # a public key in another form
