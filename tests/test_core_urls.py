@@ -330,7 +330,7 @@ ROOMS: dict[str, Callable[[Any], Any]] = {
         {"a": "b"}, ignore=urls
     ),
     "bearer_auth ignore": lambda urls: m.bearer_auth_middleware(
-        {}.get, ignore=urls
+        lambda token: None, ignore=urls
     ),
     "body_limit ignore": lambda urls: m.body_limit_middleware(1, ignore=urls),
     "body_limit limits": lambda urls: m.body_limit_middleware(
