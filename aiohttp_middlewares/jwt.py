@@ -30,9 +30,9 @@ Usage
     )
 
 It takes ``pip install "aiohttp-middlewares[jwt]"``: joserfc does the signing
-and verifying. What it makes is a coroutine function, which can be awaited by
-itself as well: ``await verify(token)`` gives the claims of a good token, and
-``None`` for all others.
+and verifying. What it makes can be asked without the middleware as well:
+``await verify(token)`` gives the claims of a good token, and ``None`` for all
+others.
 
 What is a good token
 ====================
@@ -102,10 +102,10 @@ def jwt_verifier(
     session: ClientSession | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Callable[[str], Awaitable[Mapping[str, Any] | None]]:
-    """A coroutine function that gives the claims of good tokens.
+    """What gives the claims of good tokens: ``await verify(token)``.
 
     By RFC 7519 7.2 and RFC 8725; by RFC 9068 with ``token_type="at+jwt"``. For
-    tokens that are not good it gives ``None``, and raises
+    tokens that are not good it gives ``None``; it raises
     :class:`KeysUnavailable` where that cannot be told.
 
     :param keys:
