@@ -14,12 +14,18 @@ the order in which a request comes to them:
 * who hears of what nobody expected: ``report``
 * what is refused before any work is done: ``early_data``, ``body_limit``
 * the work: ``compression``, ``timeout``, ``shield``, ``session``
-* who may do it: ``basic_auth``, ``csrf``
+* who may do it: ``csrf``, and one of ``bearer_auth``, ``api_key`` and
+  ``basic_auth``
 * what is done once: ``idempotency``
+
+Beside them stand ``jwt``, which knows good tokens, and ``scopes``, which says
+what a handler asks for.
 """
 
 from aiohttp_middlewares._core.who import get_claims, get_user
+from aiohttp_middlewares.api_key import api_key_middleware
 from aiohttp_middlewares.basic_auth import basic_auth_middleware
+from aiohttp_middlewares.bearer_auth import bearer_auth_middleware
 from aiohttp_middlewares.body_limit import body_limit_middleware
 from aiohttp_middlewares.compression import compression_middleware
 from aiohttp_middlewares.constants import (
@@ -44,6 +50,7 @@ from aiohttp_middlewares.idempotency import (
     RedisStore,
     idempotency_middleware,
 )
+from aiohttp_middlewares.jwt import KeysUnavailable, jwt_verifier
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
 from aiohttp_middlewares.report import (
     bugsnag_reporter,
@@ -56,11 +63,16 @@ from aiohttp_middlewares.request_id import (
     get_request_id,
     request_id_middleware,
 )
+from aiohttp_middlewares.scopes import requires
 from aiohttp_middlewares.security_headers import (
     csp_nonce,
     security_headers_middleware,
 )
-from aiohttp_middlewares.session import SignedCookieStorage, session_middleware
+from aiohttp_middlewares.session import (
+    JWTCookieStorage,
+    SignedCookieStorage,
+    session_middleware,
+)
 from aiohttp_middlewares.shield import drain_shielded, shield_middleware
 from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
 from aiohttp_middlewares.trusted_host import trusted_host_middleware
@@ -70,12 +82,16 @@ __all__ = (
     "IDEMPOTENT_METHODS",
     "NON_IDEMPOTENT_METHODS",
     "HTTPTooEarly",
+    "JWTCookieStorage",
+    "KeysUnavailable",
     "MemoryStore",
     "RedisStore",
     "RequestIdFilter",
     "RequestTimeout",
     "SignedCookieStorage",
+    "api_key_middleware",
     "basic_auth_middleware",
+    "bearer_auth_middleware",
     "body_limit_middleware",
     "bugsnag_reporter",
     "compression_middleware",
@@ -95,11 +111,13 @@ __all__ = (
     "https_middleware",
     "https_redirect_middleware",
     "idempotency_middleware",
+    "jwt_verifier",
     "match_path",
     "problem_error_handler",
     "proxy_headers_middleware",
     "report_middleware",
     "request_id_middleware",
+    "requires",
     "rollbar_reporter",
     "security_headers_middleware",
     "sentry_reporter",

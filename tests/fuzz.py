@@ -22,6 +22,7 @@ GOOD: dict[str, str] = {
     "X-Forwarded-For": "192.0.2.1",
     "Origin": "https://app.example.com",
     "Sec-Fetch-Site": "same-origin",
+    "X-API-Key": "secret",
     "Authorization": "Basic bWU6c2VjcmV0",  # me:secret
 }
 
@@ -137,8 +138,17 @@ VALUES: dict[str, list[str]] = {
         "Basic OjpAOjo6",
         "Basic " + "A" * 4000,
         "Bearer x",
+        "Bearer",
+        "bearer\t",
+        "Bearer a.b.c",
+        "Bearer eyJhbGciOiJIUzI1NiJ9.e30.AAAA",
+        "Bearer W10.e30.AAAA",
+        "Bearer ImFsZyBraWQi.e30.AAAA",
+        "Bearer eyJhbGciOm51bGx9.e30.AA",
+        "Bearer " + "W1tb" * 1500 + ".e30.AA",
         ",",
     ],
+    "X-API-Key": ["", "x", "secret, secret", "a\tb", "\u00e9", "k" * 4000],
     "Early-Data": ["1", "0", "1, 1", "x"],
     "Accept": [
         "text/html",

@@ -323,8 +323,14 @@ def test_quick_look_at_a_path_says_what_a_thorough_one_says(text: str) -> None:
 
 # Each with rules for "/open/", as one option of it has them.
 ROOMS: dict[str, Callable[[Any], Any]] = {
+    "api_key ignore": lambda urls: m.api_key_middleware(
+        {"a": "b"}, ignore=urls
+    ),
     "basic_auth ignore": lambda urls: m.basic_auth_middleware(
         {"a": "b"}, ignore=urls
+    ),
+    "bearer_auth ignore": lambda urls: m.bearer_auth_middleware(
+        lambda token: None, ignore=urls
     ),
     "body_limit ignore": lambda urls: m.body_limit_middleware(1, ignore=urls),
     "body_limit limits": lambda urls: m.body_limit_middleware(

@@ -21,7 +21,9 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict, istr
 
 from aiohttp_middlewares import (
+    api_key_middleware,
     basic_auth_middleware,
+    bearer_auth_middleware,
     cors_middleware,
     csrf_middleware,
     early_data_middleware,
@@ -29,6 +31,7 @@ from aiohttp_middlewares import (
     https_middleware,
     https_redirect_middleware,
     idempotency_middleware,
+    jwt_verifier,
     problem_error_handler,
     proxy_headers_middleware,
     trusted_host_middleware,
@@ -64,6 +67,7 @@ UNITS = [
     "a=",
     "a=;",
     "a. ",
+    "bearer ",
     "a.",
     "1.",
     "[:",
@@ -293,6 +297,18 @@ MIDDLEWARES: list[tuple[Middleware, list[str]]] = [
     ),
     (error_middleware(default_handler=problem_error_handler), ["Accept"]),
     (basic_auth_middleware({"a": "b"}), ["Authorization"]),
+    (
+        bearer_auth_middleware(
+            jwt_verifier(
+                "a secret of the tests, long enough",
+                algorithms=["HS256"],
+                issuer=None,
+                audience=None,
+            )
+        ),
+        ["Authorization"],
+    ),
+    (api_key_middleware({"a": "b"}), ["X-API-Key"]),
     (early_data_middleware(), ["Early-Data"]),
     (idempotency_middleware(), ["Idempotency-Key"]),
 ]

@@ -33,7 +33,9 @@ from raw import head
 import aiohttp_middlewares
 from aiohttp_middlewares import (
     NON_IDEMPOTENT_METHODS,
+    api_key_middleware,
     basic_auth_middleware,
+    bearer_auth_middleware,
     body_limit_middleware,
     compression_middleware,
     cors_middleware,
@@ -44,6 +46,7 @@ from aiohttp_middlewares import (
     https_middleware,
     https_redirect_middleware,
     idempotency_middleware,
+    jwt_verifier,
     problem_error_handler,
     proxy_headers_middleware,
     report_middleware,
@@ -498,6 +501,16 @@ def documented() -> list[Any]:
         timeout_middleware(29.5, limits={fuzz.SLOW: 0.01}),
         shield_middleware(methods=NON_IDEMPOTENT_METHODS),
         session_middleware("a key of the tests, and of nobody else"),
+        api_key_middleware({"me": "secret"}, ignore=["/sent", "/late"]),
+        bearer_auth_middleware(
+            jwt_verifier(
+                "a key of the tests, and of nobody else",
+                algorithms=["HS256"],
+                issuer=None,
+                audience=None,
+            ),
+            required=False,
+        ),
         basic_auth_middleware({"me": "secret"}, ignore=["/sent", "/late"]),
         csrf_middleware(trusted_origins=["https://app.example.com"]),
         idempotency_middleware(max_body=900),

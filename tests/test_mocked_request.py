@@ -19,7 +19,9 @@ from aiohttp_middlewares.timeout import RequestTimeout
 
 #: The arguments of every factory. A new one has to be added.
 FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "api_key_middleware": (({"me": "secret"},), {}),
     "basic_auth_middleware": (({"me": "secret"},), {}),
+    "bearer_auth_middleware": (({}.get,), {"required": False}),
     "body_limit_middleware": ((1000,), {}),
     "compression_middleware": ((), {"minimum_size": 0}),
     "cors_middleware": ((), {"origins": ["https://app.example"]}),
@@ -45,6 +47,7 @@ HEADERS = {
     "Origin": "https://app.example",
     "Sec-Fetch-Site": "same-origin",
     "Authorization": "Basic bWU6c2VjcmV0",
+    "X-API-Key": "secret",
     "X-Forwarded-Proto": "https",
     "X-Forwarded-For": "192.0.2.1",
     "Accept-Encoding": "gzip",
