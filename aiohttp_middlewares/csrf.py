@@ -65,7 +65,7 @@ HTTP needs ``referrer_policy="same-origin"`` there. A cross-origin page that
 
 import logging
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.cross_origin import (
@@ -76,7 +76,7 @@ from aiohttp_middlewares._core.cross_origin import (
     said_site,
 )
 from aiohttp_middlewares._core.middleware import middleware
-from aiohttp_middlewares._core.requests import authority_text, lines
+from aiohttp_middlewares._core.requests import authority_text, is_handshake
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -136,7 +136,7 @@ def csrf_middleware(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         # TRACE would be safe for RFC 9110 9.2.1; no browser sends it.
-        if request.method in _SAFE_METHODS and not _is_handshake(request):
+        if request.method in _SAFE_METHODS and not is_handshake(request):
             return await handler(request)
         if not is_cross_origin(request, sites=good_sites, trusted=trusted):
             return await handler(request)
@@ -157,9 +157,3 @@ def csrf_middleware(
 
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
-def _is_handshake(request: web.Request) -> bool:
-    return hdrs.UPGRADE in request.headers and any(
-        "websocket" in line.lower() for line in lines(request, hdrs.UPGRADE)
-    )

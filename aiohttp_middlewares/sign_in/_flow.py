@@ -1,0 +1,360 @@
+"""The way to the provider and back."""
+
+import asyncio
+import hashlib
+import logging
+from base64 import urlsafe_b64encode
+from collections.abc import Awaitable, Callable, Mapping
+from types import ModuleType
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import quote
+
+from aiohttp import hdrs, web
+
+from aiohttp_middlewares._core import logs
+from aiohttp_middlewares._core.cross_origin import is_cross_origin
+from aiohttp_middlewares._core.grammar.fields import weighted
+from aiohttp_middlewares._core.grammar.origins import origin_at
+from aiohttp_middlewares._core.requests import (
+    authority_of,
+    is_handshake,
+    lines,
+)
+from aiohttp_middlewares._core.who import get_user
+from aiohttp_middlewares.sign_in._attempt import Attempt, local_target
+from aiohttp_middlewares.sign_in._once import Once
+from aiohttp_middlewares.sign_in._pages import only, page, see_other
+from aiohttp_middlewares.sign_in._provider import (
+    Failed,
+    Identity,
+    Misdirected,
+    Provider,
+    Refused,
+)
+from aiohttp_middlewares.sign_in._visit import DoesNotFit, Visit
+
+T = TypeVar("T")
+
+logger: logging.Logger = logging.getLogger("aiohttp_middlewares.sign_in")
+
+SEC_FETCH_MODE = "Sec-Fetch-Mode"
+#: RFC 9110 15.5.2 wants a challenge; this one opens no dialog in a browser.
+_CHALLENGE = {hdrs.WWW_AUTHENTICATE: 'Cookie realm="Sign in"'}
+
+
+class Flow:
+    """What happens to those who are not known yet; each ends in an answer."""
+
+    def __init__(
+        self,
+        aiohttp_session: ModuleType,
+        provider: Provider,
+        path: str,
+        keep: tuple[str, ...],
+        max_age: float,
+        login_hint: str | Callable[[web.Request], str | None] | None,
+        timeout: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._aiohttp_session = aiohttp_session
+        self._provider = provider
+        self._path = path
+        self._keep = keep
+        self._max_age = max_age
+        self._login_hint = login_hint
+        self._timeout = timeout
+        self._clock = clock
+        self._once: Once[Identity] = Once(clock)
+        # So that nobody is known here by what another provider has said of
+        # them, or this one to another client.
+        bound = "\n".join((path, *provider.identity)).encode()
+        digest = hashlib.sha256(bound).digest()
+        self._name = urlsafe_b64encode(digest[:6]).decode()
+        self.pages: Mapping[
+            str, Callable[[web.Request], Awaitable[NoReturn]]
+        ] = {
+            f"{path}/sign-in": self.sign_in,
+            f"{path}/callback": self.callback,
+            f"{path}/logout": self.logout,
+            f"{path}/signed-out": self.signed_out,
+        }
+
+    async def visit(self, request: web.Request) -> Visit:
+        storage = request.get(self._aiohttp_session.STORAGE_KEY)
+        if storage is None:
+            raise RuntimeError(
+                "sign_in_middleware needs session_middleware outside of it: "
+                "put it before it in the list of middlewares"
+            )
+        session = await self._aiohttp_session.get_session(request)
+        return Visit(request, storage, session, self._name)
+
+    def known(self, visit: Visit) -> tuple[str, Mapping[str, Any]] | None:
+        return visit.known(self._clock(), self._max_age)
+
+    # Somebody unknown
+    # ================
+
+    async def turn_away(self, request: web.Request, visit: Visit) -> NoReturn:
+        if _is_navigation(request):
+            await self._begin(request, visit, target_of(request))
+        logs.refused(logger, request, "nobody has signed in")
+        page(
+            request,
+            web.HTTPUnauthorized,
+            "Sign in",
+            "You have to sign in first.",
+            ("Sign in", self.link("/")),
+            _CHALLENGE,
+        )
+
+    async def sign_in(self, request: web.Request) -> NoReturn:
+        """What ``sign_in_url()`` leads to."""
+        only(request, hdrs.METH_GET)
+        target = local_target(request.rel_url.query.get("next", "/"))
+        visit = await self.visit(request)
+        if self._is_somebody(request, visit):
+            see_other(target)
+        if lines(request, SEC_FETCH_MODE) not in ([], ["navigate"]):
+            await self.turn_away(request, visit)
+        await self._begin(request, visit, target)
+
+    async def _begin(
+        self, request: web.Request, visit: Visit, target: str
+    ) -> NoReturn:
+        hint = self._login_hint
+        if callable(hint):
+            hint = hint(request)
+        redirect_uri = self._here(request, "callback")
+        try:
+            attempt = await visit.begin(target, self._clock())
+            location = await self._in_time(
+                self._provider.start(attempt, redirect_uri, hint)
+            )
+        except DoesNotFit:
+            self._does_not_fit(request)
+        except Failed as exc:
+            self._failed(request, exc, target)
+        see_other(location)
+
+    # Somebody who comes back
+    # =======================
+
+    async def callback(self, request: web.Request) -> NoReturn:
+        only(request, hdrs.METH_GET)
+        visit = await self.visit(request)
+        answer = _single(request)
+        attempt = visit.take(answer.get("state", ""))
+        if attempt is None:
+            if (
+                "error" in answer
+                and "state" not in answer
+                and not self._is_somebody(request, visit)
+            ):
+                # Some forget it when they refuse. Anybody can make such a
+                # link: nothing of it is shown, and nothing changes.
+                self._refused(
+                    request,
+                    Refused(
+                        f"{self._provider.name} has not signed you in.",
+                        "the provider refused, and sent no state",
+                    ),
+                    "/",
+                )
+            self._begin_anew(request, visit, "/")
+        if attempt.is_old(self._clock()):
+            self._begin_anew(request, visit, attempt.target)
+        redirect_uri = self._here(request, "callback")
+
+        async def finish() -> Identity:
+            return await self._in_time(
+                self._provider.finish(
+                    attempt, redirect_uri, answer, self._keep
+                )
+            )
+
+        try:
+            identity = await self._once.do(attempt.state, finish)
+            if identity is None:
+                self._begin_anew(request, visit, attempt.target)
+            await visit.enter(
+                self._aiohttp_session, identity, self._keep, self._clock()
+            )
+        except Refused as exc:
+            self._refused(request, exc, attempt.target)
+        except Misdirected as exc:
+            self._begin_anew(request, visit, attempt.target, str(exc))
+        except Failed as exc:
+            self._failed(request, exc, attempt.target)
+        except DoesNotFit:
+            self._does_not_fit(request)
+        see_other(attempt.target)
+
+    def _begin_anew(
+        self,
+        request: web.Request,
+        visit: Visit,
+        target: str,
+        reason: str = "its state is wrong, was used or is old",
+    ) -> NoReturn:
+        if self._is_somebody(request, visit):
+            see_other(target)
+        logs.refused(logger, request, reason)
+        page(
+            request,
+            web.HTTPBadRequest,
+            "Sign in again",
+            "This sign-in is too old, was used before, or was begun in "
+            "another browser.",
+            ("Try again", self.link(target)),
+        )
+
+    def _refused(
+        self, request: web.Request, exc: Refused, target: str
+    ) -> NoReturn:
+        logs.refused(logger, request, str(exc))
+        page(
+            request,
+            web.HTTPForbidden,
+            "Not signed in",
+            exc.text,
+            ("Try again", self.link(target)),
+        )
+
+    def _failed(
+        self, request: web.Request, exc: Failed, target: str
+    ) -> NoReturn:
+        facts = logs.facts(
+            request, provider=self._provider.name, reason=str(exc)
+        )
+        logger.warning(
+            "Nobody can sign in at %(provider)s: %(reason)s",
+            facts,
+            extra=facts,
+        )
+        page(
+            request,
+            web.HTTPBadGateway,
+            "Not signed in",
+            f"{self._provider.name} did not answer as it should.",
+            ("Try again", self.link(target)),
+        )
+
+    def _does_not_fit(self, request: web.Request) -> NoReturn:
+        facts = logs.facts(request, keep=self._keep)
+        logger.error(
+            "A sign-in does not fit the 4096 bytes of the session cookie: "
+            "keep fewer claims, or use a storage on the server",
+            extra=facts,
+        )
+        page(
+            request,
+            web.HTTPInternalServerError,
+            "Not signed in",
+            "What is kept of you does not fit the session, a cookie of 4096 "
+            "bytes: this site has to keep less, or keep it elsewhere.",
+        )
+
+    # Somebody who leaves
+    # ===================
+
+    async def logout(self, request: web.Request) -> NoReturn:
+        only(request, hdrs.METH_POST)
+        if is_cross_origin(request):
+            logs.refused(logger, request, "it comes from another origin")
+            page(
+                request,
+                web.HTTPForbidden,
+                "Not signed out",
+                "This has to be asked for by a page of this site.",
+            )
+        visit = await self.visit(request)
+        was_signed_in, id_token = visit.id_token()
+        visit.leave()
+        location = None
+        if was_signed_in:
+            back = self._here(request, "signed-out")
+            try:
+                location = await self._in_time(
+                    self._provider.end(id_token, back)
+                )
+            except Failed as exc:
+                facts = logs.facts(request, reason=str(exc))
+                logger.warning(
+                    "A visitor signed out here only: %(reason)s",
+                    facts,
+                    extra=facts,
+                )
+        see_other(location or f"{self._path}/signed-out")
+
+    async def signed_out(self, request: web.Request) -> NoReturn:
+        if request.method != hdrs.METH_HEAD:
+            only(request, hdrs.METH_GET)
+        page(
+            request,
+            web.HTTPOk,
+            "Signed out",
+            "You have signed out.",
+            ("Sign in", self.link("/")),
+        )
+
+    # ---------------------------------------------------------------------
+
+    def link(self, target: str) -> str:
+        return sign_in_link(self._path, target)
+
+    def _is_somebody(self, request: web.Request, visit: Visit) -> bool:
+        return get_user(request) is not None or self.known(visit) is not None
+
+    def _here(self, request: web.Request, name: str) -> str:
+        """The address of a page of ours, as the visitor's browser has it."""
+        authority = authority_of(request)
+        if authority is None:
+            raise web.HTTPBadRequest(text="Invalid host header")
+        scheme, host, port = origin_at(request.scheme, authority)
+        is_default = port == {"http": 80, "https": 443}.get(scheme)
+        place = host if is_default or port is None else f"{host}:{port}"
+        return f"{scheme}://{place}{self._path}/{name}"
+
+    async def _in_time(self, what: Awaitable[T]) -> T:
+        try:
+            return await asyncio.wait_for(what, self._timeout)
+        except asyncio.TimeoutError:
+            raise Failed(
+                f"it took longer than {self._timeout:g} s"
+            ) from None
+
+
+def target_of(request: web.Request) -> str:
+    """Where a visitor is, to come back to."""
+    return local_target(request.rel_url.raw_path_qs)
+
+
+def sign_in_link(path: str, target: str) -> str:
+    return f"{path}/sign-in?next={quote(target, safe='/')}"
+
+
+def _is_navigation(request: web.Request) -> bool:
+    """Whether the answer is for a person to read: Fetch Metadata 2.3."""
+    if is_handshake(request):
+        return False
+    modes = lines(request, SEC_FETCH_MODE)
+    if modes:
+        return modes == ["navigate"]
+    return request.method == hdrs.METH_GET and any(
+        media == "text/html" and weight
+        for media, weight in weighted(lines(request, hdrs.ACCEPT))
+    )
+
+
+def _single(request: web.Request) -> dict[str, str]:
+    """The parameters that come once, as all have to (RFC 6749 3.1)."""
+    found: dict[str, str] = {}
+    twice = set()
+    for name, value in request.rel_url.query.items():
+        if name in found:
+            twice.add(name)
+        found[name] = value
+    for name in twice:
+        del found[name]
+    return found
