@@ -1,0 +1,148 @@
+"""Whether a token is good: RFC 7519 7.2, RFC 8725."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from aiohttp import ClientSession
+from yarl import URL
+
+from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.jwt.algorithms import (
+    algorithms_for,
+    needs_secret,
+)
+from aiohttp_middlewares._core.jwt.claims import Expected
+from aiohttp_middlewares._core.jwt.compact import (
+    Signed,
+    TokenRefused,
+    read,
+    read_object,
+)
+from aiohttp_middlewares._core.jwt.keys import Keys, KeySource, given_keys
+from aiohttp_middlewares._core.jwt.published import PublishedKeys, secure_url
+
+logger: logging.Logger = logging.getLogger("aiohttp_middlewares.jwt")
+
+
+class Verified(NamedTuple):
+    """What a good token holds."""
+
+    header: Mapping[str, Any]
+    claims: dict[str, Any]
+
+
+class Verifier:
+    """Tells whether a token is good.
+
+    The options are those of ``jwt_verifier``.
+
+    :param what: Whose options they are, for errors.
+    :param extra: The extra that brings joserfc there.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        keys: object,
+        *,
+        algorithms: object,
+        issuer: object,
+        audience: object,
+        leeway: object = 60,
+        token_type: object = None,
+        required_claims: object = ("exp",),
+        session: object = None,
+        clock: Callable[[], float] = time.time,
+        extra: str = "jwt",
+    ) -> None:
+        self._algorithms = algorithms_for(what, algorithms, extra)
+        self._expected = Expected(
+            what,
+            issuer=issuer,
+            audience=audience,
+            leeway=leeway,
+            required=required_claims,
+        )
+        if token_type is not None and not isinstance(token_type, str):
+            options.refuse(
+                TypeError, f"{what} token_type", "a string or None", token_type
+            )
+        self._type = None if token_type is None else _media_type(token_type)
+        if session is not None and not isinstance(session, ClientSession):
+            options.refuse(
+                TypeError, f"{what} session", "a ClientSession", session
+            )
+        options.function(f"{what} clock", clock)
+        self._clock = clock
+        self._keys: KeySource
+        if isinstance(keys, URL) or (
+            isinstance(keys, str) and keys.startswith(("http://", "https://"))
+        ):
+            url = secure_url(f"{what} keys", keys)
+            if needs_secret(self._algorithms):
+                raise ValueError(
+                    f"{what} keys should be a secret for these algorithms: "
+                    "none is published"
+                )
+            self._keys = PublishedKeys(
+                url, self._algorithms, session=session, clock=clock
+            )
+        else:
+            found = given_keys(f"{what} keys", keys, self._algorithms)
+            self._keys = Keys(found, self._algorithms)
+
+    async def __call__(self, token: str) -> dict[str, Any] | None:
+        """The claims of a good token; ``None`` for all others.
+
+        :raises KeysUnavailable: it cannot be told, for now.
+        """
+        try:
+            return (await self.verified(token)).claims
+        except TokenRefused as exc:
+            logger.debug("A token is not good: %s", exc)
+            return None
+
+    async def verified(self, token: str) -> Verified:
+        """The same, with its header.
+
+        :raises KeysUnavailable: it cannot be told, for now.
+        :raises TokenRefused: it is not good; that says why, and no more.
+        """
+        signed = read(token)
+        header = signed.header
+        name = header.get("alg")
+        if type(name) is not str or name not in self._algorithms:
+            raise TokenRefused("its algorithm is another")
+        # RFC 7515 4.1.11: no extension is known here. That of RFC 7797 has to
+        # be in it, too.
+        if "crit" in header or header.get("b64", True) is not True:
+            raise TokenRefused("it takes an extension")
+        if self._type is not None:
+            given = header.get("typ")
+            if type(given) is not str or _media_type(given) != self._type:
+                raise TokenRefused("its type is another")
+        kid = header.get("kid")
+        if kid is not None and type(kid) is not str:
+            raise TokenRefused("its key id is no string")
+
+        keys = self._keys.find(name, kid) or await self._keys.fetch(name, kid)
+        if not any(self._has_signed(key, name, signed) for key in keys):
+            raise TokenRefused("its signature is not that of a known key")
+        claims = read_object(signed.payload)
+        self._expected.check(claims, self._clock())
+        return Verified(header, claims)
+
+    def _has_signed(self, key: Any, name: str, signed: Signed) -> bool:
+        try:
+            return self._algorithms[name].verify(
+                signed.message, signed.signature, key
+            )
+        except ValueError:
+            return False  # such as a point that is not on the curve
+
+
+def _media_type(name: str) -> str:
+    """RFC 7515 4.1.9: in any case, and mostly without ``application/``."""
+    return name.lower().removeprefix("application/")
