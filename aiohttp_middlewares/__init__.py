@@ -13,7 +13,7 @@ the order in which a request comes to them:
 * what is on every answer: ``security_headers``, ``cors``, ``error``
 * what is refused before any work is done: ``early_data``, ``body_limit``
 * the work: ``compression``, ``timeout``, ``shield``, ``session``
-* who may do it: ``basic_auth``, ``csrf``
+* who may do it: ``csrf``, ``sign_in``, ``basic_auth``
 """
 
 from aiohttp_middlewares._core.who import get_claims, get_user
@@ -49,6 +49,12 @@ from aiohttp_middlewares.security_headers import (
 )
 from aiohttp_middlewares.session import SignedCookieStorage, session_middleware
 from aiohttp_middlewares.shield import drain_shielded, shield_middleware
+from aiohttp_middlewares.sign_in import (
+    github,
+    openid_connect,
+    sign_in_middleware,
+    sign_in_url,
+)
 from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
 from aiohttp_middlewares.trusted_host import trusted_host_middleware
 from aiohttp_middlewares.utils import match_path
@@ -76,15 +82,19 @@ __all__ = (
     "get_error_response",
     "get_request_id",
     "get_user",
+    "github",
     "https_middleware",
     "https_redirect_middleware",
     "match_path",
+    "openid_connect",
     "problem_error_handler",
     "proxy_headers_middleware",
     "request_id_middleware",
     "security_headers_middleware",
     "session_middleware",
     "shield_middleware",
+    "sign_in_middleware",
+    "sign_in_url",
     "timeout_middleware",
     "trusted_host_middleware",
 )

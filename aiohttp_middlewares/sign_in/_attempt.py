@@ -39,12 +39,12 @@ class Attempt(NamedTuple):
         """From what a session holds, whoever has put it there."""
         if not isinstance(kept, Sequence) or len(kept) != 5:
             return None
-        *texts, at, target = kept
-        if not isinstance(at, int) or not all(
-            isinstance(text, str) for text in (*texts, target)
+        state, verifier, nonce, at, target = kept
+        if type(at) is not int or not all(
+            type(text) is str for text in (state, verifier, nonce, target)
         ):
             return None
-        return cls(*texts, at, local_target(target))
+        return cls(state, verifier, nonce, at, local_target(target))
 
     @property
     def challenge(self) -> str:

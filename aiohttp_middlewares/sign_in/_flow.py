@@ -21,7 +21,7 @@ from aiohttp_middlewares._core.requests import (
     lines,
 )
 from aiohttp_middlewares._core.who import get_user
-from aiohttp_middlewares.sign_in._attempt import Attempt, local_target
+from aiohttp_middlewares.sign_in._attempt import local_target
 from aiohttp_middlewares.sign_in._once import Once
 from aiohttp_middlewares.sign_in._pages import only, page, see_other
 from aiohttp_middlewares.sign_in._provider import (
@@ -39,7 +39,7 @@ logger: logging.Logger = logging.getLogger("aiohttp_middlewares.sign_in")
 
 SEC_FETCH_MODE = "Sec-Fetch-Mode"
 #: RFC 9110 15.5.2 wants a challenge; this one opens no dialog in a browser.
-_CHALLENGE = {hdrs.WWW_AUTHENTICATE: 'Cookie realm="Sign in"'}
+_CHALLENGE: dict[str, str] = {hdrs.WWW_AUTHENTICATE: 'Cookie realm="Sign in"'}
 
 
 class Flow:
@@ -168,9 +168,7 @@ class Flow:
 
         async def finish() -> Identity:
             return await self._in_time(
-                self._provider.finish(
-                    attempt, redirect_uri, answer, self._keep
-                )
+                self._provider.finish(attempt, redirect_uri, answer, self._keep)
             )
 
         try:
@@ -320,9 +318,7 @@ class Flow:
         try:
             return await asyncio.wait_for(what, self._timeout)
         except asyncio.TimeoutError:
-            raise Failed(
-                f"it took longer than {self._timeout:g} s"
-            ) from None
+            raise Failed(f"it took longer than {self._timeout:g} s") from None
 
 
 def target_of(request: web.Request) -> str:

@@ -166,7 +166,7 @@ class _GitHub(Provider):
             api = _Api(client, self._api, tokens["access_token"])
             account = (await api.get("user")).expect_object("the API")
             login, number = account.get("login"), account.get("id")
-            if not isinstance(login, str) or not login or type(number) is not int:
+            if type(login) is not str or not login or type(number) is not int:
                 raise Failed("the API did not say who it is")
             if not await self._is_let_in(api, login):
                 raise Refused(
@@ -208,7 +208,7 @@ class _GitHub(Provider):
 
 def _is_active(item: Mapping[str, Any]) -> bool:
     """Whether it is no invitation that was not accepted yet."""
-    return item.get("state", "active") == "active"
+    return bool(item.get("state", "active") == "active")
 
 
 def _org_of(item: Mapping[str, Any]) -> str:

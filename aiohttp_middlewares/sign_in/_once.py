@@ -27,7 +27,9 @@ class Once(Generic[T]):
         self._running: dict[str, asyncio.Future[T | None]] = {}
         self._used: dict[str, float] = {}
 
-    async def do(self, state: str, what: Callable[[], Awaitable[T]]) -> T | None:
+    async def do(
+        self, state: str, what: Callable[[], Awaitable[T]]
+    ) -> T | None:
         """What that gives; ``None`` if it was done before, or failed."""
         running = self._running.get(state)
         if running is not None:

@@ -180,7 +180,8 @@ class _OpenID(Provider):
                 code,
                 by_basic=metadata.by_basic,
             )
-            id_token, access_token = tokens.get("id_token"), tokens["access_token"]
+            access_token = tokens["access_token"]
+            id_token = tokens.get("id_token")
             if not isinstance(id_token, str):
                 raise Failed("the token endpoint gave no ID token")
             token = await self._verified(metadata, id_token)
@@ -276,7 +277,7 @@ class _OpenID(Provider):
     ) -> dict[str, Any]:
         """Core 5.3."""
         place = "the userinfo endpoint"
-        headers = {hdrs.AUTHORIZATION: f"Bearer {access_token}"}
+        headers: dict[str, str] = {hdrs.AUTHORIZATION: f"Bearer {access_token}"}
         answer = await ask(client, endpoint, place, headers=headers)
         found = answer.expect_object(place)
         if found.get("sub") != claims["sub"]:  # 5.3.2
@@ -330,9 +331,9 @@ class _OpenID(Provider):
         if document.get("issuer") != self._issuer:
             raise Failed(f"{_DISCOVERY} is that of another issuer")
         methods = document.get("token_endpoint_auth_methods_supported")
-        by_basic = not isinstance(methods, list) or (
-            "client_secret_basic" in methods
-        )
+        if not isinstance(methods, list):
+            methods = ["client_secret_basic"]
+        by_basic = "client_secret_basic" in methods
         if (
             not by_basic
             and self._secret is not None

@@ -69,8 +69,8 @@ def page(
 def _html(title: str, text: str, link: tuple[str, str] | None) -> str:
     more = ""
     if link is not None:
-        words, href = link
-        more = f'<p><a href="{html.escape(href)}">{html.escape(words)}</a></p>\n'
+        words, href = map(html.escape, link)
+        more = f'<p><a href="{href}">{words}</a></p>\n'
     # What cannot be encoded was sent by somebody who tried.
     said = html.escape(text).encode("utf-8", "backslashreplace").decode()
     return (

@@ -185,7 +185,7 @@ class Provider(ABC):
             "redirect_uri": redirect_uri,
             "code_verifier": attempt.verifier,
         }
-        headers = {}
+        headers: dict[str, str] = {}
         if by_basic and self._secret is not None:
             # RFC 6749 2.3.1: both are form-encoded first.
             pair = f"{quote_plus(self.client_id)}:{quote_plus(self._secret)}"
@@ -288,7 +288,8 @@ async def ask(
                         f"{place} answered with more than "
                         f"{LARGEST_ANSWER} bytes"
                     )
-            following = response.links.get("next", {}).get("url")
+            link = response.links.get("next")
+            following = None if link is None else URL(link["url"])
             status, said = response.status, response.headers
     except Failed:
         raise
@@ -300,9 +301,7 @@ async def ask(
         value = json.loads(body.decode(), parse_constant=_no_json)
     except (ValueError, RecursionError):
         value = None
-    return Answer(
-        status, said, following if isinstance(following, URL) else None, value
-    )
+    return Answer(status, said, following, value)
 
 
 def _no_json(constant: str) -> NoReturn:

@@ -126,7 +126,7 @@ class Visit:
         }
         if identity.id_token is not None and not self._is_cookie:
             entry["id_token"] = identity.id_token  # some kB
-        content = {self._signed_in: entry}
+        content: dict[str, Any] = {self._signed_in: entry}
         if not await self._fits(content):
             raise DoesNotFit
         if attempts := await self._most(self._attempts(), content):
@@ -137,9 +137,7 @@ class Visit:
         if old.identity is not None:
             # On the server; whoever else knows of it finds nothing there.
             old.invalidate()
-            await self._storage.save_session(
-                self._request, web.Response(), old
-            )
+            await self._storage.save_session(self._request, web.Response(), old)
 
     def leave(self) -> None:
         self._session.invalidate()
