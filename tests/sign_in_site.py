@@ -182,7 +182,9 @@ class Visitor:
         self, url: str | URL = "/", method: str = "GET", **headers: str
     ) -> ClientResponse:
         """Navigate to a page; names of headers have ``_`` for ``-``."""
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
         return await self.ask(url, method, {**NAVIGATE, **sent})
 
     async def ask(
@@ -218,7 +220,9 @@ class Visitor:
 
     async def sign_in(self, url: str = "/") -> ClientResponse:
         """All the way: the answer of the callback."""
-        return await self.open(await self.back_from(await self.to_provider(url)))
+        return await self.open(
+            await self.back_from(await self.to_provider(url))
+        )
 
     async def who(self) -> dict[str, Any]:
         response = await self.open("/who")
@@ -348,7 +352,11 @@ class Issuer:
             **self.document,
         }
         return web.json_response(
-            {name: value for name, value in document.items() if value is not None}
+            {
+                name: value
+                for name, value in document.items()
+                if value is not None
+            }
         )
 
     async def authorize(self, request: web.Request) -> web.StreamResponse:
@@ -512,3 +520,34 @@ NONSENSE: dict[str, Answer] = {
     "no object members": says("{}"),
     "no utf-8": says_bytes(b'{"\xff": 1}'),
 }
+
+
+# A storage on the server
+# =======================
+
+
+class MemoryStorage(aiohttp_session.AbstractStorage):
+    """As that for Redis, without one."""
+
+    def __init__(self) -> None:
+        super().__init__(cookie_name="session")
+        self.kept: dict[str, Any] = {}
+
+    async def load_session(
+        self, request: web.Request
+    ) -> aiohttp_session.Session:
+        key = self.load_cookie(request)
+        data = self.kept.get(key or "")
+        if data is None:
+            return aiohttp_session.Session(None, data=None, new=True)
+        return aiohttp_session.Session(key, data=json.loads(data), new=False)
+
+    async def save_session(
+        self,
+        request: web.Request,
+        response: web.StreamResponse,
+        session: aiohttp_session.Session,
+    ) -> None:
+        key = session.identity or secrets.token_urlsafe(12)
+        self.save_cookie(response, "" if session.empty else key)
+        self.kept[key] = json.dumps(self._get_session_data(session))

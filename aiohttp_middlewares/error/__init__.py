@@ -136,7 +136,7 @@ from aiohttp_middlewares._core.sending import (
     start_over,
     started,
 )
-from aiohttp_middlewares._core.statuses import is_http, own_status
+from aiohttp_middlewares._core.statuses import Foreseen, is_http, own_status
 from aiohttp_middlewares.annotations import ExceptionType, Handler, Middleware
 from aiohttp_middlewares.error._choice import (
     Choice,
@@ -434,7 +434,7 @@ def _log_failed_handler(request: web.Request, exc: Exception) -> None:
 def _log(request: web.Request, err: Exception, status: int) -> None:
     """Tell what was answered."""
     level = logging.ERROR if status >= 500 else logging.INFO
-    if (
+    if isinstance(err, Foreseen) or (
         status == 504
         and isinstance(err, asyncio.TimeoutError)
         and own_status(request, err) == status

@@ -20,6 +20,7 @@ from aiohttp_middlewares._core.requests import (
     is_handshake,
     lines,
 )
+from aiohttp_middlewares._core.statuses import Foreseen
 from aiohttp_middlewares._core.who import get_user
 from aiohttp_middlewares.sign_in._attempt import local_target
 from aiohttp_middlewares.sign_in._once import Once
@@ -40,6 +41,10 @@ logger: logging.Logger = logging.getLogger("aiohttp_middlewares.sign_in")
 SEC_FETCH_MODE = "Sec-Fetch-Mode"
 #: RFC 9110 15.5.2 wants a challenge; this one opens no dialog in a browser.
 _CHALLENGE: dict[str, str] = {hdrs.WWW_AUTHENTICATE: 'Cookie realm="Sign in"'}
+
+
+class _BadGateway(Foreseen, web.HTTPBadGateway):
+    """What the provider did wrong is no error of the site."""
 
 
 class Flow:
@@ -232,7 +237,7 @@ class Flow:
         )
         page(
             request,
-            web.HTTPBadGateway,
+            _BadGateway,
             "Not signed in",
             f"{self._provider.name} did not answer as it should.",
             ("Try again", self.link(target)),

@@ -203,7 +203,8 @@ class _OpenID(Provider):
                     f"{_name_of(claims)} is not let in here.",
                     "the visitor is none of those who are let in",
                 )
-        return Identity(claims["sub"], claims, id_token)
+        goes_on = self._logout and metadata.end_session_endpoint is not None
+        return Identity(claims["sub"], claims, id_token if goes_on else None)
 
     async def end(self, id_token: str | None, back: str) -> URL | None:
         if not self._logout:
