@@ -49,8 +49,6 @@ NAVIGATE = {"Accept": HTML, "Sec-Fetch-Mode": "navigate"}
 
 #: Whatever was secret in this test.
 SECRETS: set[str] = set()
-#: Peers may tell what they like.
-PEERS = ("werkzeug", "oidc_provider_mock", "authlib")
 
 
 @pytest.fixture(autouse=True)
@@ -72,8 +70,6 @@ def told() -> Iterator[list[logging.LogRecord]]:
         root.setLevel(level)
     format_of = logging.Formatter().format
     for record in records:
-        if record.name.split(".")[0] in PEERS:
-            continue
         text = unquote_plus(f"{format_of(record)} {vars(record)!r}")
         found = [secret for secret in SECRETS if secret in text]
         assert not found, f"{record.name} told {found}"
@@ -487,8 +483,11 @@ async def hangs(request: web.Request) -> web.StreamResponse:
 async def endless(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
-    for _ in range(1000):
-        await response.write(b" " * 65536)
+    try:
+        for _ in range(1000):
+            await response.write(b" " * 65536)
+    except ConnectionError:
+        pass  # as it should be
     return response
 
 

@@ -32,7 +32,6 @@ from sign_in_site import (
     note,
     served,
     site,
-    state_of,
     told,
     visited,
     visitor_of,
@@ -229,9 +228,7 @@ async def test_link_to_sign_in_works_wherever_nobody_is_asked(
         )
 
 
-async def test_link_to_sign_in_without_the_middleware_says_what_is_missing() -> (
-    None
-):
+async def test_link_without_the_middleware_says_what_is_missing() -> None:
     app = web.Application()
     said = []
 
