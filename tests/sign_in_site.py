@@ -211,7 +211,7 @@ class Visitor:
     async def back_from(self, provider: URL) -> URL:
         """Sign in there; the address of the callback."""
         response = await self.open(provider)
-        assert response.status == 303, await response.text()
+        assert response.status in (302, 303), await response.text()
         return URL(response.headers["Location"], encoded=True)
 
     async def sign_in(self, url: str = "/") -> ClientResponse:

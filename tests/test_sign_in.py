@@ -1288,3 +1288,46 @@ async def test_no_client_session_is_left_open(issuer: Issuer) -> None:
             if isinstance(found, ClientSession) and not found.closed
         ]
         assert open_ones == [visitor.session]
+
+
+# Misconfiguration
+# ================
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"provider": "github"}, TypeError, "that of github\\(\\) or openid"),
+        ({"path": "auth"}, ValueError, "did you mean '/auth'"),
+        ({"path": "/auth/"}, ValueError, "did you mean '/auth'"),
+        ({"path": "/"}, ValueError, "path should be a path such as"),
+        ({"path": ""}, ValueError, "path should be a path such as"),
+        ({"path": "/a//b"}, ValueError, "path should be a path such as"),
+        ({"path": "/a/../b"}, ValueError, "path should be a path such as"),
+        ({"path": "/a?b"}, ValueError, "path should be a path such as"),
+        ({"path": "/a b"}, ValueError, "path should be a path such as"),
+        ({"path": "//evil"}, ValueError, "path should be a path such as"),
+        ({"path": 7}, TypeError, "path should be a path such as"),
+        ({"ignore": "/healthz"}, TypeError, r"did you mean \['/healthz'\]"),
+        ({"ignore": ["healthz"]}, ValueError, "starts with '/'"),
+        ({"required": 1}, TypeError, "required should be True or False"),
+        ({"max_age": 0}, ValueError, "max_age should be a positive"),
+        ({"max_age": None}, TypeError, "max_age should be a number"),
+        ({"keep": "sub"}, TypeError, r"did you mean \['sub'\]"),
+        ({"keep": [7]}, TypeError, "keep should be a collection of non-empty"),
+        ({"login_hint": ""}, TypeError, "login_hint should be a non-empty"),
+        ({"login_hint": 7}, TypeError, "login_hint should be a non-empty"),
+        ({"timeout": 0}, ValueError, "timeout should be a positive"),
+        ({"clock": 7}, TypeError, "clock should be a callable"),
+    ],
+    ids=str,
+)
+def test_misconfiguration_is_told_when_it_is_built(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    given: dict[str, Any] = {
+        "provider": openid_connect("https://a.example", "id"),
+        **options,
+    }
+    with pytest.raises(error, match=f"sign_in_middleware .*{message}"):
+        sign_in_middleware(given.pop("provider"), **given)

@@ -795,12 +795,15 @@ async def test_real_provider_whose_visitor_denies_is_a_refusal() -> None:
 
 async def test_real_provider_knows_clients_that_are_registered() -> None:
     with provider(require_client_registration=True) as issuer:
-        async with aiohttp.ClientSession() as session, session.post(
-            f"{issuer}/oauth2/clients",
-            json={
-                "redirect_uris": ["https://site.example/-/auth/callback"]
-            },
-        ) as response:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                f"{issuer}/oauth2/clients",
+                json={
+                    "redirect_uris": ["https://site.example/-/auth/callback"]
+                },
+            ) as response,
+        ):
             client = await response.json()
         note(client["client_secret"])
         for secret, status in (
