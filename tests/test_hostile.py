@@ -41,6 +41,7 @@ from aiohttp_middlewares import (
     debug_error_handler,
     early_data_middleware,
     error_middleware,
+    github,
     https_middleware,
     https_redirect_middleware,
     problem_error_handler,
@@ -49,6 +50,7 @@ from aiohttp_middlewares import (
     security_headers_middleware,
     session_middleware,
     shield_middleware,
+    sign_in_middleware,
     timeout_middleware,
     trusted_host_middleware,
 )
@@ -495,6 +497,9 @@ def documented() -> list[Any]:
         session_middleware("a key of the tests, and of nobody else"),
         basic_auth_middleware({"me": "secret"}, ignore=["/sent", "/late"]),
         csrf_middleware(trusted_origins=["https://app.example.com"]),
+        sign_in_middleware(
+            github("the site", "its secret", users="*"), required=False
+        ),
     ]
 
 
