@@ -1331,3 +1331,47 @@ def test_misconfiguration_is_told_when_it_is_built(
     }
     with pytest.raises(error, match=f"sign_in_middleware .*{message}"):
         sign_in_middleware(given.pop("provider"), **given)
+
+
+# What is left
+# ============
+
+
+async def test_nothing_is_left_to_the_garbage_collector(
+    issuer: Issuer,
+) -> None:
+    """Of a redirect aiohttp itself leaves a cycle, whoever raises it."""
+    async with visited(site(provider(issuer))) as visitor:
+        for url, status in (
+            ("/-/auth/callback?state=x", 400),
+            ("/-/auth/callback?error=x", 403),
+            ("/-/auth/logout", 405),
+        ):
+            assert await unreachable(visitor, url, status) == 0
+        await visitor.sign_in()
+        for url in ("/who", "/who?again"):  # the first is after a redirect
+            left = await unreachable(visitor, url, 200)
+        assert left == 0
+
+
+async def unreachable(visitor: Visitor, url: str, status: int) -> int:
+    """Requests in reference cycles after ten of them."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            assert (await visitor.open(url)).status == status
+        before = {id(found) for found in gc.get_objects()}
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [
+            found
+            for found in gc.garbage
+            if id(found) in before
+            and isinstance(found, web.BaseRequest | web.HTTPException)
+        ]
+        return len(left)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()

@@ -246,7 +246,7 @@ def sign_in_middleware(
         request[_PATH] = path
         page = pages.get(request.rel_url.path_safe)
         if page is not None:
-            await page(request)
+            raise await page(request)
         if ignored is not None and ignored(request):
             return await handler(request)
         if get_user(request) is not None:
@@ -256,7 +256,7 @@ def sign_in_middleware(
         if known is not None:
             set_user(request, *known)
         elif required:
-            await flow.turn_away(request, visit)
+            raise await flow.turn_away(request, visit)
         return await handler(request)
 
     return sign_in

@@ -6,15 +6,18 @@ import logging
 from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from types import ModuleType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core import logs
 from aiohttp_middlewares._core.cross_origin import is_cross_origin
+from aiohttp_middlewares._core.grammar.authority import (
+    DEFAULT_PORTS,
+    Authority,
+)
 from aiohttp_middlewares._core.grammar.fields import weighted
-from aiohttp_middlewares._core.grammar.origins import origin_at
 from aiohttp_middlewares._core.requests import (
     authority_of,
     is_handshake,
@@ -24,7 +27,11 @@ from aiohttp_middlewares._core.statuses import Foreseen
 from aiohttp_middlewares._core.who import get_user
 from aiohttp_middlewares.sign_in._attempt import local_target
 from aiohttp_middlewares.sign_in._once import Once
-from aiohttp_middlewares.sign_in._pages import only, page, see_other
+from aiohttp_middlewares.sign_in._pages import (
+    page,
+    see_other,
+    wrong_method,
+)
 from aiohttp_middlewares.sign_in._provider import (
     Failed,
     Identity,
@@ -43,12 +50,19 @@ SEC_FETCH_MODE = "Sec-Fetch-Mode"
 _CHALLENGE: dict[str, str] = {hdrs.WWW_AUTHENTICATE: 'Cookie realm="Sign in"'}
 
 
+#: What answers a request to an address of ours.
+Page: TypeAlias = Callable[[web.Request], Awaitable[web.HTTPException]]
+
+
 class _BadGateway(Foreseen, web.HTTPBadGateway):
     """What the provider did wrong is no error of the site."""
 
 
 class Flow:
-    """What happens to those who are not known yet; each ends in an answer."""
+    """What those are answered who are not known yet, come back, or leave.
+
+    Each answer is an exception, which the middleware raises.
+    """
 
     def __init__(
         self,
@@ -75,9 +89,7 @@ class Flow:
         bound = "\n".join((path, *provider.identity)).encode()
         digest = hashlib.sha256(bound).digest()
         self._name = urlsafe_b64encode(digest[:6]).decode()
-        self.pages: Mapping[
-            str, Callable[[web.Request], Awaitable[NoReturn]]
-        ] = {
+        self.pages: Mapping[str, Page] = {
             f"{path}/sign-in": self.sign_in,
             f"{path}/callback": self.callback,
             f"{path}/logout": self.logout,
@@ -100,75 +112,76 @@ class Flow:
     # Somebody unknown
     # ================
 
-    async def turn_away(self, request: web.Request, visit: Visit) -> NoReturn:
+    async def turn_away(
+        self, request: web.Request, visit: Visit
+    ) -> web.HTTPException:
         if _is_navigation(request):
-            await self._begin(request, visit, target_of(request))
+            return await self._begin(request, visit, target_of(request))
         logs.refused(logger, request, "nobody has signed in")
-        page(
+        return page(
             request,
             web.HTTPUnauthorized,
+            401,
             "Sign in",
             "You have to sign in first.",
-            ("Sign in", self.link("/")),
+            ("Sign in", self._link("/")),
             _CHALLENGE,
         )
 
-    async def sign_in(self, request: web.Request) -> NoReturn:
+    async def sign_in(self, request: web.Request) -> web.HTTPException:
         """What ``sign_in_url()`` leads to."""
-        only(request, hdrs.METH_GET)
+        if wrong := wrong_method(request, hdrs.METH_GET):
+            return wrong
         target = local_target(request.rel_url.query.get("next", "/"))
         visit = await self.visit(request)
         if self._is_somebody(request, visit):
-            see_other(target)
+            return see_other(target)
         if lines(request, SEC_FETCH_MODE) not in ([], ["navigate"]):
-            await self.turn_away(request, visit)
-        await self._begin(request, visit, target)
+            return await self.turn_away(request, visit)
+        return await self._begin(request, visit, target)
 
     async def _begin(
         self, request: web.Request, visit: Visit, target: str
-    ) -> NoReturn:
+    ) -> web.HTTPException:
         hint = self._login_hint
         if callable(hint):
             hint = hint(request)
         redirect_uri = self._here(request, "callback")
         try:
             attempt = await visit.begin(target, self._clock())
-            location = await self._in_time(
-                self._provider.start(attempt, redirect_uri, hint)
+            return see_other(
+                await self._in_time(
+                    self._provider.start(attempt, redirect_uri, hint)
+                )
             )
         except DoesNotFit:
-            self._does_not_fit(request)
+            return self._does_not_fit(request)
         except Failed as exc:
-            self._failed(request, exc, target)
-        see_other(location)
+            return self._failed(request, str(exc), target)
 
     # Somebody who comes back
     # =======================
 
-    async def callback(self, request: web.Request) -> NoReturn:
-        only(request, hdrs.METH_GET)
+    async def callback(self, request: web.Request) -> web.HTTPException:
+        if wrong := wrong_method(request, hdrs.METH_GET):
+            return wrong
         visit = await self.visit(request)
         answer = _single(request)
         attempt = visit.take(answer.get("state", ""))
         if attempt is None:
-            if (
-                "error" in answer
-                and "state" not in answer
-                and not self._is_somebody(request, visit)
-            ):
+            is_refusal = "error" in answer and "state" not in answer
+            if is_refusal and not self._is_somebody(request, visit):
                 # Some forget it when they refuse. Anybody can make such a
                 # link: nothing of it is shown, and nothing changes.
-                self._refused(
+                return self._refused(
                     request,
-                    Refused(
-                        f"{self._provider.name} has not signed you in.",
-                        "the provider refused, and sent no state",
-                    ),
+                    "the provider refused, and sent no state",
+                    f"{self._provider.name} has not signed you in.",
                     "/",
                 )
-            self._begin_anew(request, visit, "/")
+            return self._begin_anew(request, visit, "/")
         if attempt.is_old(self._clock()):
-            self._begin_anew(request, visit, attempt.target)
+            return self._begin_anew(request, visit, attempt.target)
         redirect_uri = self._here(request, "callback")
 
         async def finish() -> Identity:
@@ -179,19 +192,19 @@ class Flow:
         try:
             identity = await self._once.do(attempt.state, finish)
             if identity is None:
-                self._begin_anew(request, visit, attempt.target)
+                return self._begin_anew(request, visit, attempt.target)
             await visit.enter(
                 self._aiohttp_session, identity, self._keep, self._clock()
             )
         except Refused as exc:
-            self._refused(request, exc, attempt.target)
+            return self._refused(request, str(exc), exc.text, attempt.target)
         except Misdirected as exc:
-            self._begin_anew(request, visit, attempt.target, str(exc))
+            return self._begin_anew(request, visit, attempt.target, str(exc))
         except Failed as exc:
-            self._failed(request, exc, attempt.target)
+            return self._failed(request, str(exc), attempt.target)
         except DoesNotFit:
-            self._does_not_fit(request)
-        see_other(attempt.target)
+            return self._does_not_fit(request)
+        return see_other(attempt.target)
 
     def _begin_anew(
         self,
@@ -199,60 +212,62 @@ class Flow:
         visit: Visit,
         target: str,
         reason: str = "its state is wrong, was used or is old",
-    ) -> NoReturn:
+    ) -> web.HTTPException:
         if self._is_somebody(request, visit):
-            see_other(target)
+            return see_other(target)
         logs.refused(logger, request, reason)
-        page(
+        return page(
             request,
             web.HTTPBadRequest,
+            400,
             "Sign in again",
             "This sign-in is too old, was used before, or was begun in "
             "another browser.",
-            ("Try again", self.link(target)),
+            ("Try again", self._link(target)),
         )
 
     def _refused(
-        self, request: web.Request, exc: Refused, target: str
-    ) -> NoReturn:
-        logs.refused(logger, request, str(exc))
-        page(
+        self, request: web.Request, reason: str, text: str, target: str
+    ) -> web.HTTPException:
+        logs.refused(logger, request, reason)
+        return page(
             request,
             web.HTTPForbidden,
+            403,
             "Not signed in",
-            exc.text,
-            ("Try again", self.link(target)),
+            text,
+            ("Try again", self._link(target)),
         )
 
     def _failed(
-        self, request: web.Request, exc: Failed, target: str
-    ) -> NoReturn:
-        facts = logs.facts(
-            request, provider=self._provider.name, reason=str(exc)
-        )
+        self, request: web.Request, reason: str, target: str
+    ) -> web.HTTPException:
+        name = self._provider.name
+        facts = logs.facts(request, provider=name, reason=reason)
         logger.warning(
             "Nobody can sign in at %(provider)s: %(reason)s",
             facts,
             extra=facts,
         )
-        page(
+        return page(
             request,
             _BadGateway,
+            502,
             "Not signed in",
-            f"{self._provider.name} did not answer as it should.",
-            ("Try again", self.link(target)),
+            f"{name} did not answer as it should.",
+            ("Try again", self._link(target)),
         )
 
-    def _does_not_fit(self, request: web.Request) -> NoReturn:
-        facts = logs.facts(request, keep=self._keep)
+    def _does_not_fit(self, request: web.Request) -> web.HTTPException:
         logger.error(
             "A sign-in does not fit the 4096 bytes of the session cookie: "
             "keep fewer claims, or use a storage on the server",
-            extra=facts,
+            extra=logs.facts(request, keep=self._keep),
         )
-        page(
+        return page(
             request,
             web.HTTPInternalServerError,
+            500,
             "Not signed in",
             "What is kept of you does not fit the session, a cookie of 4096 "
             "bytes: this site has to keep less, or keep it elsewhere.",
@@ -261,13 +276,15 @@ class Flow:
     # Somebody who leaves
     # ===================
 
-    async def logout(self, request: web.Request) -> NoReturn:
-        only(request, hdrs.METH_POST)
+    async def logout(self, request: web.Request) -> web.HTTPException:
+        if wrong := wrong_method(request, hdrs.METH_POST):
+            return wrong
         if is_cross_origin(request):
             logs.refused(logger, request, "it comes from another origin")
-            page(
+            return page(
                 request,
                 web.HTTPForbidden,
+                403,
                 "Not signed out",
                 "This has to be asked for by a page of this site.",
             )
@@ -288,22 +305,24 @@ class Flow:
                     facts,
                     extra=facts,
                 )
-        see_other(location or f"{self._path}/signed-out")
+        return see_other(location or f"{self._path}/signed-out")
 
-    async def signed_out(self, request: web.Request) -> NoReturn:
-        if request.method != hdrs.METH_HEAD:
-            only(request, hdrs.METH_GET)
-        page(
+    async def signed_out(self, request: web.Request) -> web.HTTPException:
+        if wrong := wrong_method(request, hdrs.METH_GET, hdrs.METH_HEAD):
+            return wrong
+        return page(
             request,
             web.HTTPOk,
+            200,
             "Signed out",
             "You have signed out.",
-            ("Sign in", self.link("/")),
+            ("Sign in", self._link("/")),
         )
 
-    # ---------------------------------------------------------------------
+    # What they have in common
+    # ========================
 
-    def link(self, target: str) -> str:
+    def _link(self, target: str) -> str:
         return sign_in_link(self._path, target)
 
     def _is_somebody(self, request: web.Request, visit: Visit) -> bool:
@@ -314,10 +333,9 @@ class Flow:
         authority = authority_of(request)
         if authority is None:
             raise web.HTTPBadRequest(text="Invalid host header")
-        scheme, host, port = origin_at(request.scheme, authority)
-        is_default = port == {"http": 80, "https": 443}.get(scheme)
-        place = host if is_default or port is None else f"{host}:{port}"
-        return f"{scheme}://{place}{self._path}/{name}"
+        if authority.port == DEFAULT_PORTS.get(request.scheme):
+            authority = Authority(authority.host)
+        return f"{request.scheme}://{authority}{self._path}/{name}"
 
     async def _in_time(self, what: Awaitable[T]) -> T:
         try:

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
-from typing import NoReturn
 
 from aiohttp import hdrs, web
 from yarl import URL
@@ -30,40 +29,38 @@ _HEADERS: Mapping[str, str] = {
 def page(
     request: web.Request,
     kind: Callable[..., web.HTTPException],
+    status: int,
     title: str,
     text: str,
     link: tuple[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
-) -> NoReturn:
-    """Raise a page, in HTML or as problem details (RFC 9457) by ``Accept``.
+) -> web.HTTPException:
+    """A page, in HTML or as problem details (RFC 9457) by ``Accept``.
 
+    :param status: That of its kind.
     :param text: What it says; anybody's words may be in it.
     :param link: What is written on it, and a path of ours.
     """
     text = text[:LONGEST_TEXT]
-    accepted = lines(request, hdrs.ACCEPT)
     offers = (PROBLEM_JSON, "text/html", "application/json")
-    if best_media_type(accepted, offers) == "text/html":
-        content_type = "text/html"
-        body = _html(title, text, link)
-    else:
-        content_type = PROBLEM_JSON
-        body = ""
-    exc = kind(
+    chosen = best_media_type(lines(request, hdrs.ACCEPT), offers)
+    is_html = chosen == "text/html"
+    return kind(
         headers={**_HEADERS, **(headers or {})},
-        text=body,
-        content_type=content_type,
+        content_type="text/html" if is_html else PROBLEM_JSON,
+        text=_html(title, text, link) if is_html else _problem(status, text),
     )
-    if content_type == PROBLEM_JSON:
-        exc.text = json.dumps(
-            {
-                "type": "about:blank",
-                "title": HTTPStatus(exc.status).phrase,
-                "status": exc.status,
-                "detail": text,
-            }
-        )
-    raise exc
+
+
+def _problem(status: int, text: str) -> str:
+    return json.dumps(
+        {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": text,
+        }
+    )
 
 
 def _html(title: str, text: str, link: tuple[str, str] | None) -> str:
@@ -76,27 +73,30 @@ def _html(title: str, text: str, link: tuple[str, str] | None) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
-        f"<title>{html.escape(title)}</title></head>\n"
-        f"<body><h1>{html.escape(title)}</h1>\n<p>{said}</p>\n{more}"
-        "</body></html>\n"
+        f"<title>{title}</title></head>\n"
+        f"<body><h1>{title}</h1>\n<p>{said}</p>\n{more}</body></html>\n"
     )
 
 
-def see_other(location: str | URL) -> NoReturn:
+def see_other(location: str | URL) -> web.HTTPException:
     """RFC 9700 4.12: 303, so that nothing is sent again."""
-    raise web.HTTPSeeOther(
+    return web.HTTPSeeOther(
         # As it is: it has been looked at.
         location if isinstance(location, URL) else URL(location, encoded=True),
         headers={hdrs.CACHE_CONTROL: "no-store"},
     )
 
 
-def only(request: web.Request, method: str) -> None:
-    """Refuse other methods."""
-    if request.method != method:
-        page(
-            request,
-            partial(web.HTTPMethodNotAllowed, request.method, (method,)),
-            "Method not allowed",
-            f"This address takes {method} only.",
-        )
+def wrong_method(
+    request: web.Request, *methods: str
+) -> web.HTTPException | None:
+    """The refusal of others than these, if this is one."""
+    if request.method in methods:
+        return None
+    return page(
+        request,
+        partial(web.HTTPMethodNotAllowed, request.method, methods[:1]),
+        405,
+        "Method not allowed",
+        f"This address takes {methods[0]} only.",
+    )
