@@ -3,16 +3,24 @@
 import asyncio
 import base64
 import gc
+import hmac
 import json
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp_session
 import answers
 import pytest
+import redis.asyncio as redis
 from aiohttp import ClientSession, web
+from aiohttp_session.cookie_storage import EncryptedCookieStorage
+from aiohttp_session.redis_storage import RedisStorage
+from conftest import RedisServer
+from hypothesis import example, given
+from hypothesis import strategies as st
 from live import eventually, live
 from sign_in_site import (
     CLIENT_ID,
@@ -40,6 +48,7 @@ from sign_in_site import (
 from yarl import URL
 
 from aiohttp_middlewares import (
+    SignedCookieStorage,
     get_user,
     openid_connect,
     session_middleware,
@@ -49,6 +58,7 @@ from aiohttp_middlewares import (
 from aiohttp_middlewares._core.who import set_user
 from aiohttp_middlewares.annotations import Handler
 from aiohttp_middlewares.sign_in import Provider
+from aiohttp_middlewares.sign_in._attempt import Attempt, local_target
 
 __all__ = ("issuer", "told")
 
@@ -609,6 +619,64 @@ async def test_claims_of_any_size_fit_a_storage_on_a_server(
         assert len((await visitor.who())["claims"]["groups"]) == 300
 
 
+COOKIES: dict[str, Callable[[], Any]] = {
+    "signed": lambda: SignedCookieStorage(KEY),
+    "encrypted": lambda: EncryptedCookieStorage(
+        KEY.encode(), cookie_name="session"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", COOKIES)
+async def test_any_cookie_holds_three_tabs_and_claims_that_fit(
+    issuer: Issuer, told: list[logging.LogRecord], kind: str
+) -> None:
+    app = site(
+        provider(issuer), storage=COOKIES[kind](), keep=("sub", "groups")
+    )
+    async with visited(app) as visitor:
+        begun = [
+            await visitor.to_provider("/" + "p" * 600 + tab) for tab in "abc"
+        ]
+        for tab, url in zip("abc", begun, strict=True):
+            response = await visitor.open(await visitor.back_from(url))
+            assert location(response).endswith(tab)
+        for number in range(280, 360, 10):  # around what fits
+            issuer.user["groups"] = ["group"] * number
+            await visitor.open("/-/auth/logout", "POST")
+            response = await visitor.sign_in()
+            status = (await visitor.open("/who")).status
+            # In or told, and nothing in between.
+            assert (response.status, status) in ((303, 200), (500, 303))
+            if response.status == 500:
+                break
+        assert response.status == 500
+    assert len(errors(told)) == 2
+
+
+async def test_session_in_redis_keeps_what_it_is_told_to(
+    issuer: Issuer, redis_server: RedisServer
+) -> None:
+    issuer.document["end_session_endpoint"] = f"{issuer.issuer}/end"
+    issuer.more["groups"] = ["group"] * 1000
+    async with redis.Redis(unix_socket_path=str(redis_server.socket)) as server:
+        storage = RedisStorage(server, cookie_name="session", max_age=600)
+        app = site(provider(issuer), storage=storage, keep=("sub", "groups"))
+        async with visited(app) as visitor:
+            url = await visitor.to_provider("/a")
+            before = visitor.cookie
+            await visitor.open(await visitor.back_from(url))
+            assert visitor.cookie != before
+            assert len((await visitor.who())["claims"]["groups"]) == 1000
+            # One that is good, and one that is empty.
+            kept = [await server.get(key) for key in await server.keys()]
+            assert kept.count(b"{}") == 1
+            assert len(kept) == 2
+            response = await visitor.open("/-/auth/logout", "POST")
+            assert "id_token_hint" in URL(location(response)).query
+            assert (await visitor.open("/who")).status == 303
+
+
 async def test_session_that_the_application_has_filled_ends_in_that_page(
     issuer: Issuer, told: list[logging.LogRecord]
 ) -> None:
@@ -756,6 +824,21 @@ async def test_logout_goes_on_to_the_provider(
             assert asked.pop("client_id") == CLIENT_ID
         assert asked == {}
         assert (await visitor.open("/who")).status == 303
+
+
+async def test_id_token_that_is_too_long_for_an_address_is_no_hint(
+    issuer: Issuer,
+) -> None:
+    issuer.document["end_session_endpoint"] = f"{issuer.issuer}/end"
+    issuer.user["groups"] = ["group"] * 500
+    app = site(provider(issuer), storage=MemoryStorage())
+    async with visited(app) as visitor:
+        await visitor.sign_in()
+        response = await visitor.open("/-/auth/logout", "POST")
+        assert set(URL(location(response)).query) == {
+            "client_id",
+            "post_logout_redirect_uri",
+        }
 
 
 async def test_logout_does_not_go_on_where_it_is_not_wanted(
@@ -1127,6 +1210,70 @@ async def test_callback_is_at_the_host_that_the_visitor_uses(
         response = await visitor.open("/", **fields)
         url = URL(location(response))
         assert url.query["redirect_uri"] == f"{origin}/-/auth/callback"
+
+
+async def test_state_is_compared_in_a_time_that_tells_nothing(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = []
+    compare = hmac.compare_digest
+
+    def noted(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return compare(one, other)
+
+    async with visited(site(provider(issuer))) as visitor:
+        states = [
+            (await visitor.to_provider()).query["state"].encode()
+            for _ in range(3)
+        ]
+        monkeypatch.setattr(
+            "aiohttp_middlewares.sign_in._attempt.hmac.compare_digest", noted
+        )
+        await visitor.open(f"/-/auth/callback?state={states[0].decode()}")
+    # With each of them, also after it was found.
+    assert [pair for pair in compared if pair[1] == states[0]] == [
+        (state, states[0]) for state in states
+    ]
+
+
+ODD_TEXTS = st.lists(
+    st.sampled_from(
+        [*"/\\?#@:.%&=;a \t\n\r\x00\x7f\x85\u2028\uff0f", "//", "evil.example"]
+    )
+    | st.characters(),
+    max_size=12,
+).map("".join)
+
+
+@example("/" * 701)
+@example("/a?" + "b" * 800)
+@given(ODD_TEXTS)
+def test_no_text_leads_a_browser_elsewhere(text: str) -> None:
+    target = local_target(text)
+    assert target in ("/", text, text.partition("?")[0])
+    assert len(target) <= 700
+    # WHATWG URL 4.4, as far as it can lead away from an origin.
+    read = re.sub("[\t\n\r]", "", target.strip("".join(map(chr, range(33)))))
+    assert read == target
+    assert re.match(r"/(?![/\\])", read)
+    assert target.isascii()
+    assert target.isprintable()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(JSON | st.lists(st.text() | st.integers(), min_size=5, max_size=5))
+def test_whatever_a_session_holds_is_an_attempt_or_none(kept: Any) -> None:
+    attempt = Attempt.restored(kept)
+    if attempt is not None:
+        assert list(attempt)[:4] == kept[:4]
+        assert attempt.target == local_target(kept[4])
 
 
 # What visitors see

@@ -42,6 +42,10 @@ OLD_METADATA = 3600.0
 METADATA_PAUSE = 60.0
 METADATA_PATIENCE = 3.0
 
+#: Characters. A longer ID token makes a longer address than some proxies and
+#: servers take, and is no hint.
+LONGEST_HINT = 3000
+
 
 def openid_connect(
     issuer: str | URL,
@@ -203,8 +207,12 @@ class _OpenID(Provider):
                     f"{_name_of(claims)} is not let in here.",
                     "the visitor is none of those who are let in",
                 )
-        goes_on = self._logout and metadata.end_session_endpoint is not None
-        return Identity(claims["sub"], claims, id_token if goes_on else None)
+        is_hint = (
+            self._logout
+            and metadata.end_session_endpoint is not None
+            and len(id_token) <= LONGEST_HINT
+        )
+        return Identity(claims["sub"], claims, id_token if is_hint else None)
 
     async def end(self, id_token: str | None, back: str) -> URL | None:
         if not self._logout:
