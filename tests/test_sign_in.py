@@ -509,7 +509,9 @@ async def test_state_of_another_provider_is_none(issuer: Issuer) -> None:
     async with visited(app) as visitor:
         url = await visitor.to_provider("/one/")
         callback = await visitor.back_from(url)
-        crossed = callback.with_path("/two/auth/callback", keep_query=True)
+        crossed = callback.with_path("/two/auth/callback").with_query(
+            callback.query
+        )
         response = await visitor.open(crossed)
         assert response.status == 400
         assert "/token" not in issuer.asked
