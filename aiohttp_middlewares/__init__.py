@@ -13,11 +13,17 @@ the order in which a request comes to them:
 * what is on every answer: ``security_headers``, ``cors``, ``error``
 * what is refused before any work is done: ``early_data``, ``body_limit``
 * the work: ``compression``, ``timeout``, ``shield``, ``session``
-* who may do it: ``csrf``, ``sign_in``, ``basic_auth``
+* who may do it: ``csrf``, and one of ``sign_in``, ``bearer_auth``,
+  ``api_key`` and ``basic_auth``
+
+Beside them stand ``jwt``, which knows good tokens, and ``scopes``, which says
+what a handler asks for.
 """
 
 from aiohttp_middlewares._core.who import get_claims, get_user
+from aiohttp_middlewares.api_key import api_key_middleware
 from aiohttp_middlewares.basic_auth import basic_auth_middleware
+from aiohttp_middlewares.bearer_auth import bearer_auth_middleware
 from aiohttp_middlewares.body_limit import body_limit_middleware
 from aiohttp_middlewares.compression import compression_middleware
 from aiohttp_middlewares.constants import (
@@ -37,17 +43,23 @@ from aiohttp_middlewares.error import (
 )
 from aiohttp_middlewares.https import https_middleware
 from aiohttp_middlewares.https_redirect import https_redirect_middleware
+from aiohttp_middlewares.jwt import KeysUnavailable, jwt_verifier
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
 from aiohttp_middlewares.request_id import (
     RequestIdFilter,
     get_request_id,
     request_id_middleware,
 )
+from aiohttp_middlewares.scopes import requires
 from aiohttp_middlewares.security_headers import (
     csp_nonce,
     security_headers_middleware,
 )
-from aiohttp_middlewares.session import SignedCookieStorage, session_middleware
+from aiohttp_middlewares.session import (
+    JWTCookieStorage,
+    SignedCookieStorage,
+    session_middleware,
+)
 from aiohttp_middlewares.shield import drain_shielded, shield_middleware
 from aiohttp_middlewares.sign_in import (
     github,
@@ -63,10 +75,14 @@ __all__ = (
     "IDEMPOTENT_METHODS",
     "NON_IDEMPOTENT_METHODS",
     "HTTPTooEarly",
+    "JWTCookieStorage",
+    "KeysUnavailable",
     "RequestIdFilter",
     "RequestTimeout",
     "SignedCookieStorage",
+    "api_key_middleware",
     "basic_auth_middleware",
+    "bearer_auth_middleware",
     "body_limit_middleware",
     "compression_middleware",
     "cors_middleware",
@@ -85,11 +101,13 @@ __all__ = (
     "github",
     "https_middleware",
     "https_redirect_middleware",
+    "jwt_verifier",
     "match_path",
     "openid_connect",
     "problem_error_handler",
     "proxy_headers_middleware",
     "request_id_middleware",
+    "requires",
     "security_headers_middleware",
     "session_middleware",
     "shield_middleware",

@@ -36,9 +36,14 @@ def caller_of(request: web.Request) -> Caller:
 
 
 def set_user(
-    request: web.Request, user: str, claims: Mapping[str, Any] = _NOTHING
+    request: web.Request,
+    user: str | None,
+    claims: Mapping[str, Any] = _NOTHING,
 ) -> None:
-    """Say who asks, for :func:`get_user` and :func:`get_claims`."""
+    """Say who asks, for :func:`get_user` and :func:`get_claims`.
+
+    ``None`` for somebody whose claims name nobody.
+    """
     caller = caller_of(request)
     caller.user = user
     caller.claims = MappingProxyType({**claims}) if claims else _NOTHING

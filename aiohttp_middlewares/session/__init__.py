@@ -47,6 +47,15 @@ anybody out:
 
     session_middleware(["the new key", "the old key"])
 
+As a JSON Web Token, which starlette-authlib reads and writes, too, or signed
+with a key pair: :class:`JWTCookieStorage`.
+
+.. code-block:: python
+
+    from aiohttp_middlewares import JWTCookieStorage, session_middleware
+
+    session_middleware(JWTCookieStorage("a long random string, kept secret"))
+
 Any storage of aiohttp-session goes in the same place, and then has the options
 of the cookie itself:
 
@@ -130,22 +139,25 @@ from aiohttp_middlewares._core.sending import (
     started,
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
-from aiohttp_middlewares.session._signed_cookie import (
+from aiohttp_middlewares.session._cookie import (
     DEFAULT_COOKIE_NAME,
     DEFAULT_MAX_AGE,
     MOST_CANDIDATES,
+    CookieStorage,
     SameSite,
     Secret,
-    SignedCookieStorage,
     aiohttp_session_for,
     check_cookie,
     checked_keys,
 )
+from aiohttp_middlewares.session._jwt_cookie import JWTCookieStorage
+from aiohttp_middlewares.session._signed_cookie import SignedCookieStorage
 
 __all__ = (
     "DEFAULT_COOKIE_NAME",
     "DEFAULT_MAX_AGE",
     "MAX_COOKIE_SIZE",
+    "JWTCookieStorage",
     "SignedCookieStorage",
     "session_middleware",
 )
@@ -453,7 +465,7 @@ async def _load(storage: Storage, request: web.Request) -> Any:
     lines takes one.
     """
     sent = _cookies(request, storage)
-    if isinstance(storage, SignedCookieStorage) or (
+    if isinstance(storage, CookieStorage) or (
         len(sent) < 2 and _aiohttps(request, storage) == sent
     ):
         return await storage.load_session(request)

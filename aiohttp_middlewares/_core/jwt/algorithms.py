@@ -44,13 +44,12 @@ def joserfc_for(what: str, extra: str) -> Any:
 
 
 def algorithms_for(
-    factory: str, names: object, extra: str
+    what: str, names: object, factory: str, extra: str
 ) -> Mapping[str, "JWSAlgModel"]:
     """The algorithms of these names, all of secret keys or all of public ones.
 
     RFC 8725 3.1: a mix would let a public key be used as a secret.
     """
-    what = f"{factory} algorithms"
     found = options.strings(what, names)
     if not found:
         options.refuse(ValueError, what, "at least one algorithm", names)

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel
     from joserfc.jwk import Key
 
-#: Where nothing says which key it is, so many are tried: each may take a
-#: millisecond, and anybody can send such tokens.
-MOST_TRIED = 8
 #: RFC 7518 3.2, for HS256; bytes.
 SHORT_SECRET = 32
 
@@ -56,12 +53,10 @@ class Keys:
 
     def find(self, algorithm: str, kid: str | None) -> Sequence["Key"]:
         """RFC 8725 3.10: a ``kid`` is the sender's text. It is looked up."""
-        found = self._all[algorithm]
-        if kid is not None:
-            found = self._named.get((algorithm, kid)) or self._nameless.get(
-                algorithm, []
-            )
-        return found[:MOST_TRIED]
+        if kid is None:
+            return self._all[algorithm]
+        named = self._named.get((algorithm, kid))
+        return self._nameless.get(algorithm, ()) if named is None else named
 
     async def fetch(self, algorithm: str, kid: str | None) -> Sequence["Key"]:
         return ()
@@ -90,6 +85,8 @@ def given_keys(
 ) -> list["Key"]:
     """The keys of an option: a secret, a PEM, a JWK or a set of those.
 
+    Those of them that are for one of the algorithms; one is, or it is an error.
+
     None of the errors shows what may be a key.
     """
     if isinstance(value, Mapping):
@@ -106,13 +103,18 @@ def given_keys(
             f"{what} should be a secret, a PEM, a JWK or a JWK set, got a "
             f"{type(value).__name__}"
         )
-    if not Keys(found, algorithms):
+    fitting = [
+        key
+        for key in found
+        if any(_fits(key, algorithm) for algorithm in algorithms.values())
+    ]
+    if not fitting:
         raise ValueError(
             f"{what} should be for one of the algorithms "
             f"{', '.join(algorithms)}, by its kind, its curve, and its alg, "
             "use and key_ops"
         )
-    return found
+    return fitting
 
 
 def published_keys(document: object) -> list["Key"]:

@@ -27,6 +27,9 @@ PAUSE = 60.0
 PAUSE_WITHOUT_KEYS = 5.0
 #: Keys so old are fetched anew, as one may have been taken back.
 OLD = 3600.0
+#: Where nothing says which key it is, so many are tried: each may take a
+#: millisecond, and anybody can send such tokens.
+MOST_TRIED = 8
 #: Bytes. Sets have some thousands, with certificates.
 LARGEST_SET = 512 * 1024
 
@@ -118,7 +121,7 @@ class PublishedKeys:
             return ()
         if self._since(self._fetched_at) >= OLD and self._is_time():
             self._start()  # those there are go on being used
-        return self._keys.find(algorithm, kid)
+        return self._keys.find(algorithm, kid)[:MOST_TRIED]
 
     async def fetch(self, algorithm: str, kid: str | None) -> Sequence["Key"]:
         """Fetch them, unless that was done just now.
@@ -134,7 +137,7 @@ class PublishedKeys:
             await asyncio.wait([task])
         if self._keys is None:
             raise KeysUnavailable(self._pause - self._since(self._tried_at))
-        found = self._keys.find(algorithm, kid)
+        found = self._keys.find(algorithm, kid)[:MOST_TRIED]
         if not found:
             # Anybody can ask for a key that nobody has.
             self._pause = PAUSE
