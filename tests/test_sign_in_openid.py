@@ -69,7 +69,6 @@ def of(issuer: Issuer, **options: Any) -> web.Application:
         {"aud": [CLIENT_ID, "another"], "azp": CLIENT_ID},
         {"exp": now() - 10},  # clocks differ
     ],
-    ids=str,
 )
 async def test_good_id_token_is_taken(
     issuer: Issuer, claims: dict[str, Any]
@@ -96,7 +95,6 @@ async def test_good_id_token_is_taken(
         ({"sub": None}, "a required claim is missing"),
         ({"sub": 7}, "its subject is no string"),
     ],
-    ids=str,
 )
 async def test_id_token_that_is_not_good_signs_nobody_in(
     issuer: Issuer,
