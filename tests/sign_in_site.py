@@ -36,7 +36,7 @@ from aiohttp_middlewares import (
     sign_in_url,
 )
 from aiohttp_middlewares.annotations import Middleware
-from aiohttp_middlewares.sign_in import Provider
+from aiohttp_middlewares.sign_in._provider import Provider
 
 KEY = "0123456789abcdef0123456789abcdef"
 CLIENT_ID = "the site / its id"

@@ -137,7 +137,6 @@ __all__ = (
     "DEFAULT_PATH",
     "DEFAULT_SCOPES",
     "Allow",
-    "Provider",
     "get_claims",
     "get_user",
     "github",

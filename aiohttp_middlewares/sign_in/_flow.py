@@ -25,7 +25,7 @@ from aiohttp_middlewares._core.requests import (
 )
 from aiohttp_middlewares._core.statuses import Foreseen
 from aiohttp_middlewares._core.who import get_user
-from aiohttp_middlewares.sign_in._attempt import local_target
+from aiohttp_middlewares.sign_in._attempt import Attempt, local_target
 from aiohttp_middlewares.sign_in._once import Once
 from aiohttp_middlewares.sign_in._pages import (
     page,
@@ -147,17 +147,18 @@ class Flow:
         if callable(hint):
             hint = hint(request)
         redirect_uri = self._here(request, "callback")
+        now = self._clock()
+        attempt = Attempt.begin(target, now)
         try:
-            attempt = await visit.begin(target, self._clock())
-            return see_other(
-                await self._in_time(
-                    self._provider.start(attempt, redirect_uri, hint)
-                )
+            location = await self._in_time(
+                self._provider.start(attempt, redirect_uri, hint)
             )
+            await visit.remember(attempt, now)
         except DoesNotFit:
             return self._does_not_fit(request)
         except Failed as exc:
             return self._failed(request, str(exc), target)
+        return see_other(location)
 
     # Somebody who comes back
     # =======================
@@ -289,14 +290,13 @@ class Flow:
                 "This has to be asked for by a page of this site.",
             )
         visit = await self.visit(request)
-        was_signed_in, id_token = visit.id_token()
-        visit.leave()
+        signed_in = visit.leave()
         location = None
-        if was_signed_in:
+        if signed_in is not None:
             back = self._here(request, "signed-out")
             try:
                 location = await self._in_time(
-                    self._provider.end(id_token, back)
+                    self._provider.end(signed_in.get("id_token"), back)
                 )
             except Failed as exc:
                 facts = logs.facts(request, reason=str(exc))

@@ -394,12 +394,14 @@ _DISCOVERY = "its configuration"
 
 def _half_hash(algorithm: str, access_token: str) -> str:
     """Core 3.1.3.6: by the hash of the signature."""
-    name = {"2": "sha256", "3": "sha384"}.get(
-        algorithm.removesuffix("K")[-3:][:1], "sha512"
-    )
+    name = _HASHES.get(algorithm.removesuffix("K")[-3:], "sha512")
     digest = hashlib.new(name, access_token.encode()).digest()
     half = digest[: len(digest) // 2]
     return urlsafe_b64encode(half).rstrip(b"=").decode()
+
+
+#: By the end of the algorithm's name; all others, EdDSA too, have SHA-512.
+_HASHES = {"256": "sha256", "384": "sha384"}
 
 
 def _name_of(claims: Mapping[str, Any]) -> str:

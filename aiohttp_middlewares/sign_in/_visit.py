@@ -63,15 +63,6 @@ class Visit:
                 return (user, claims) if now - at < max_age else None
         return None
 
-    def id_token(self) -> tuple[bool, str | None]:
-        """Whether there was a sign-in, and its token if that was kept."""
-        match self._session.get(self._signed_in):
-            case {"id_token": str(token)}:
-                return True, token
-            case None:
-                return False, None
-        return True, None
-
     def _attempts(self) -> list[Attempt]:
         kept = self._session.get(self._under_way)
         if not isinstance(kept, list):
@@ -79,12 +70,11 @@ class Visit:
         found = [Attempt.restored(item) for item in kept]
         return [attempt for attempt in found if attempt is not None]
 
-    async def begin(self, target: str, now: float) -> Attempt:
-        """Begin a sign-in; the oldest make room for it.
+    async def remember(self, attempt: Attempt, now: float) -> None:
+        """Remember a sign-in that begins; the oldest make room for it.
 
         :raises DoesNotFit: the application keeps too much in the session.
         """
-        attempt = Attempt.begin(target, now)
         others = [other for other in self._attempts() if not other.is_old(now)]
         content = dict(self._session)
         content.pop(self._signed_in, None)  # if it was there it is over
@@ -93,7 +83,6 @@ class Visit:
             raise DoesNotFit
         self._session.pop(self._signed_in, None)
         self._session[self._under_way] = [list(one) for one in attempts]
-        return attempt
 
     def take(self, state: str) -> Attempt | None:
         """The sign-in with this state, which is no more from now on."""
@@ -139,8 +128,11 @@ class Visit:
             old.invalidate()
             await self._storage.save_session(self._request, web.Response(), old)
 
-    def leave(self) -> None:
+    def leave(self) -> Mapping[str, Any] | None:
+        """Empty the session; what there was of a sign-in in it."""
+        entry = self._session.get(self._signed_in)
         self._session.invalidate()
+        return entry if isinstance(entry, Mapping) else None
 
     async def _most(
         self, attempts: list[Attempt], content: Mapping[str, Any]
@@ -164,8 +156,8 @@ class Visit:
                 "session": dict(content),
             },
             new=False,
-            max_age=None,
         )
+        session.max_age = self._session.max_age
         response = web.Response()
         await self._storage.save_session(self._request, response, session)
         return all(
