@@ -202,6 +202,22 @@ async def test_sign_in_ends_after_max_age_whatever_was_done_since(
         assert (await visitor.who())["user"] == "24400320"
 
 
+async def test_sign_in_that_is_over_makes_room_for_the_next(
+    issuer: Issuer,
+) -> None:
+    clock = Clock()
+    issuer.user["groups"] = ["g" * 2600]
+    app = site(provider(issuer), keep=("sub", "groups"), clock=clock)
+    async with visited(app) as visitor:
+        await visitor.sign_in()
+        assert (await visitor.who())["user"] == "24400320"
+        clock.now += 8 * 3600
+        begun = [await visitor.to_provider("/" + "p" * 600) for _ in range(3)]
+        for url in begun[:1]:
+            response = await visitor.open(await visitor.back_from(url))
+            assert location(response) == "/" + "p" * 600
+
+
 async def test_sign_in_lasts_eight_hours_by_default(issuer: Issuer) -> None:
     clock = Clock()
     async with visited(site(provider(issuer), clock=clock)) as visitor:
