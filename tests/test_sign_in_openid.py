@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import json
 import logging
 import sys
@@ -32,6 +33,7 @@ from sign_in_site import (
     location,
     note,
     now,
+    says,
     says_json,
     site,
     told,
@@ -43,6 +45,7 @@ from yarl import URL
 
 from aiohttp_middlewares import openid_connect, sign_in_middleware
 from aiohttp_middlewares.client import SSRFPolicy, ssrf_session
+from aiohttp_middlewares.sign_in._provider import Failed
 
 __all__ = ("issuer", "told")
 
@@ -585,6 +588,23 @@ async def test_configuration_that_is_none_sends_nobody_anywhere(
     ]
 
 
+def test_provider_elsewhere_names_nothing_on_this_machine() -> None:
+    """What is good for a provider on this machine is not for others."""
+    issuer = "https://login.example.com"
+    built: Any = openid_connect(issuer, "id")
+    document = {
+        "issuer": issuer,
+        "authorization_endpoint": f"{issuer}/authorize",
+        "token_endpoint": f"{issuer}/token",
+        "jwks_uri": f"{issuer}/keys",
+    }
+    assert built._read(document).token_endpoint == URL(f"{issuer}/token")
+    for name in ("token_endpoint", "jwks_uri", "userinfo_endpoint"):
+        inside = {**document, name: "http://127.0.0.1:8080/"}
+        with pytest.raises(Failed, match=f"no secure {name}"):
+            built._read(inside)
+
+
 async def test_algorithm_that_is_not_listed_is_rs256(issuer: Issuer) -> None:
     issuer.document["id_token_signing_alg_values_supported"] = None
     async with visited(of(issuer)) as visitor:
@@ -639,6 +659,43 @@ async def test_nonsense_is_a_page_and_a_warning(
             assert location(await visitor.sign_in("/a")) == "/a"
     assert errors(told) == []
     assert len(warnings(told)) == 1
+
+
+async def test_answer_is_read_as_far_as_one_may_go(
+    issuer: Issuer, told: list[logging.LogRecord]
+) -> None:
+    issuer.instead["/token"] = NONSENSE["endless"]
+    await assert_502(
+        issuer,
+        told,
+        "the token endpoint answered with more than 1048576 bytes",
+    )
+
+
+async def test_answer_that_is_packed_is_not_unpacked(
+    issuer: Issuer, told: list[logging.LogRecord]
+) -> None:
+    """It is asked for as it is; a kilobyte may hold a megabyte."""
+
+    async def packed(request: web.Request) -> web.StreamResponse:
+        assert request.headers["Accept-Encoding"] == "identity"
+        return web.Response(
+            body=gzip.compress(b'{"a": "' + bytes(5_000_000) + b'"}'),
+            headers={"Content-Encoding": "gzip"},
+        )
+
+    issuer.instead["/token"] = packed
+    await assert_502(
+        issuer, told, "the token endpoint answered with no JSON object"
+    )
+
+
+async def test_number_that_is_none_is_no_json(issuer: Issuer) -> None:
+    issuer.instead["/userinfo"] = says(
+        '{"sub": "24400320", "groups": [Infinity]}'
+    )
+    async with visited(of(issuer, keep=("sub", "groups"))) as visitor:
+        assert (await visitor.sign_in()).status == 502
 
 
 async def test_callback_takes_as_long_as_the_limit_and_no_longer(
