@@ -449,19 +449,22 @@ async def test_members_that_are_none_let_nobody_in(
 
 
 @pytest.mark.parametrize(
-    "link",
+    ("host", "reason"),
     [
-        '<https://evil.example/>; rel="next"',
-        '<//evil.example/>; rel="next"',
-        '<http://[::1>; rel="next"',
+        ("http://localhost:{port}", "names a page elsewhere"),
+        ("//localhost:{port}", "names a page elsewhere"),
+        ("https://127.0.0.1:{port}", "names a page elsewhere"),
+        ("http://[::1", "is away: ValueError"),
     ],
 )
 async def test_token_goes_nowhere_else(
-    hub: GitHub, told: list[logging.LogRecord], link: str
+    hub: GitHub, told: list[logging.LogRecord], host: str, reason: str
 ) -> None:
-    hub.instead["/api/v3/user/teams"] = says("[]", Link=link)
+    url = f"{host.format(port=hub.url.port)}/api/v3/user/teams"
+    hub.instead["/api/v3/user/teams"] = says("[]", Link=f'<{url}>; rel="next"')
     assert await outcome(hub, teams=["a/b"]) == 502
-    assert len(warnings(told)) == 1
+    assert [url.path for url in hub.asked].count("/api/v3/user/teams") == 1
+    assert warnings(told) == [f"Nobody can sign in at GitHub: the API {reason}"]
 
 
 async def test_pages_without_end_are_left(
