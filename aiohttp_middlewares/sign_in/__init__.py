@@ -170,7 +170,8 @@ def sign_in_middleware(
     :param provider: Where: :func:`github` or :func:`openid_connect`.
     :param path:
         Below which the addresses of the middleware are, such as
-        ``/-/auth/callback``. By default: :data:`DEFAULT_PATH`.
+        ``/-/auth/callback``; in a sub-application with its prefix. By
+        default: :data:`DEFAULT_PATH`.
     :param ignore:
         URLs that need nobody, and where nobody is known: a collection of
         paths, patterns and URLs, or a mapping of them to methods. A path with

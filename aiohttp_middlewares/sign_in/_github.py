@@ -35,7 +35,7 @@ def github(
     site: str | URL = "https://github.com",
     session: ClientSession | None = None,
 ) -> Provider:
-    """Have visitors sign in with GitHub, for :func:`sign_in_middleware`.
+    """Have visitors sign in with GitHub.
 
     The user is the login. The claims are ``sub``, the number of the account
     as text, which stays when the login changes, and under the names of OpenID

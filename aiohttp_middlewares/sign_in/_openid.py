@@ -57,8 +57,7 @@ def openid_connect(
     logout: bool = True,
     session: ClientSession | None = None,
 ) -> Provider:
-    """Have visitors sign in with OpenID Connect, for
-    :func:`sign_in_middleware`.
+    """Have visitors sign in with OpenID Connect.
 
     The user is the claim ``sub``, which no two users of an issuer share. The
     claims are those of the ID token, and of the userinfo endpoint where one
@@ -74,7 +73,8 @@ def openid_connect(
         :data:`DEFAULT_SCOPES`.
     :param allow:
         Whether somebody is let in: a function of the claims, which may be a
-        coroutine function. By default: whomever the provider knows.
+        coroutine function. What it needs of the userinfo endpoint has to be
+        kept as well. By default: whomever the provider knows.
     :param logout:
         Whether logging out here ends in logging out there (RP-Initiated
         Logout), if there is such a page. By default: ``True``.
