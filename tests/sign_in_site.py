@@ -394,7 +394,9 @@ class Issuer:
             **self.claims,
         }
         claims = {
-            name: value for name, value in claims.items() if value is not None
+            name: value() if callable(value) else value
+            for name, value in claims.items()
+            if value is not None
         }
         id_token = jwt.encode(
             {"alg": self.algorithm, "kid": self.key.kid},
@@ -425,6 +427,11 @@ class Issuer:
 
 def now() -> int:
     return int(time.time())
+
+
+def later(seconds: int) -> Callable[[], int]:
+    """A time to put into a claim, when it is asked for."""
+    return lambda: now() + seconds
 
 
 def challenge(verifier: str) -> str:

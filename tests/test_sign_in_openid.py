@@ -29,10 +29,10 @@ from sign_in_site import (
     errors,
     hangs,
     issuer,
+    later,
     links,
     location,
     note,
-    now,
     says,
     says_json,
     site,
@@ -70,7 +70,7 @@ def of(issuer: Issuer, **options: Any) -> web.Application:
         {"aud": [CLIENT_ID]},
         {"azp": CLIENT_ID},
         {"aud": [CLIENT_ID, "another"], "azp": CLIENT_ID},
-        {"exp": now() - 10},  # clocks differ
+        {"exp": later(-10)},  # clocks differ
     ],
 )
 async def test_good_id_token_is_taken(
@@ -90,11 +90,11 @@ async def test_good_id_token_is_taken(
         ({"aud": "another"}, "its audience is another"),
         ({"aud": None}, "its audience is another"),
         ({"aud": ["another"]}, "its audience is another"),
-        ({"exp": now() - 3600}, "it has expired"),
+        ({"exp": later(-3600)}, "it has expired"),
         ({"exp": None}, "a required claim is missing"),
         ({"iat": None}, "a required claim is missing"),
-        ({"iat": now() + 3600}, "it was issued in the future"),
-        ({"nbf": now() + 3600}, "it is not good yet"),
+        ({"iat": later(3600)}, "it was issued in the future"),
+        ({"nbf": later(3600)}, "it is not good yet"),
         ({"sub": None}, "a required claim is missing"),
         ({"sub": 7}, "its subject is no string"),
     ],

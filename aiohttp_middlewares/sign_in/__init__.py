@@ -63,8 +63,9 @@ These addresses are its own, and need nobody:
 
 How it is safe: ``state`` binds what comes back to the browser that asked (it
 is good once, for an hour), PKCE (RFC 7636, S256) binds the code to it, and
-``nonce`` the ID token. The session that a sign-in ends in is a new one, and
-nothing of the old is in it. A visitor is sent on to a path of this site only.
+``nonce`` the ID token. The session that a sign-in ends in is a new one: of the
+old there is nothing in it but the sign-ins of other tabs. A visitor is sent on
+to a path of this site only.
 
 What visitors see when it fails, in HTML or as problem details: 400 for a
 sign-in that is too old, was used or began in another browser (somebody who is
