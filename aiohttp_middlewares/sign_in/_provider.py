@@ -162,7 +162,7 @@ class Provider(ABC):
             text = f"{self.name} has not signed you in: {error}"
             if said := answer.get("error_description"):
                 text += f", {said}"
-            raise Refused(text, "the provider refused")
+            raise Refused(text, f"the provider refused with {_code(error)}")
         code = answer.get("code")
         if not code:
             raise Failed("it came back without a code")
@@ -206,9 +206,7 @@ class Provider(ABC):
                     f"{self.name} has not signed you in: {error}",
                     "the provider took no such code",
                 )
-            if not _ERROR.fullmatch(error):
-                error = "an error"
-            raise Failed(f"{place} refused with {error}")
+            raise Failed(f"{place} refused with {_code(error)}")
         found = answer.expect_object(place)
         kind = found.get("token_type")
         if not isinstance(kind, str) or kind.lower() != "bearer":
@@ -221,6 +219,13 @@ class Provider(ABC):
 
 _SCOPE = re.compile(r"[!#-\[\]-~]+")
 _ERROR = re.compile(r"[\w.:/-]{1,80}", re.ASCII)
+
+
+def _code(error: str) -> str:
+    """A code such as ``invalid_client``; of nothing longer, what it is."""
+    return error if _ERROR.fullmatch(error) else "an error"
+
+
 #: What fits into a header.
 _VISIBLE = re.compile(r"[!-~]+")
 
