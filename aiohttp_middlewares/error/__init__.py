@@ -61,7 +61,8 @@ What is logged
 
 Each answer once, whoever renders it, to ``aiohttp_middlewares.error``: 500 and
 more as an error with its traceback (a limit of
-:mod:`aiohttp_middlewares.timeout` as a warning), 4xx as information, below
+:mod:`aiohttp_middlewares.timeout` and the 502 of
+:mod:`aiohttp_middlewares.sign_in` as a warning), 4xx as information, below
 400 nothing. The status that counts is that of the answer. A record has
 ``method``, ``path``, ``remote`` and ``status``, for formatters and filters;
 what the client sent is cut and escaped there. With ``log=False`` that is left
