@@ -14,8 +14,8 @@ the order in which a request comes to them:
 * who hears of what nobody expected: ``report``
 * what is refused before any work is done: ``early_data``, ``body_limit``
 * the work: ``compression``, ``timeout``, ``shield``, ``session``
-* who may do it: ``csrf``, and one of ``bearer_auth``, ``api_key`` and
-  ``basic_auth``
+* who may do it: ``csrf``, and one of ``sign_in``, ``bearer_auth``,
+  ``api_key`` and ``basic_auth``
 * what is done once: ``idempotency``
 
 Beside them stand ``jwt``, which knows good tokens, and ``scopes``, which says
@@ -74,6 +74,12 @@ from aiohttp_middlewares.session import (
     session_middleware,
 )
 from aiohttp_middlewares.shield import drain_shielded, shield_middleware
+from aiohttp_middlewares.sign_in import (
+    github,
+    openid_connect,
+    sign_in_middleware,
+    sign_in_url,
+)
 from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
 from aiohttp_middlewares.trusted_host import trusted_host_middleware
 from aiohttp_middlewares.utils import match_path
@@ -108,11 +114,13 @@ __all__ = (
     "get_error_response",
     "get_request_id",
     "get_user",
+    "github",
     "https_middleware",
     "https_redirect_middleware",
     "idempotency_middleware",
     "jwt_verifier",
     "match_path",
+    "openid_connect",
     "problem_error_handler",
     "proxy_headers_middleware",
     "report_middleware",
@@ -123,6 +131,8 @@ __all__ = (
     "sentry_reporter",
     "session_middleware",
     "shield_middleware",
+    "sign_in_middleware",
+    "sign_in_url",
     "timeout_middleware",
     "trusted_host_middleware",
 )

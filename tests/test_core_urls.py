@@ -350,6 +350,10 @@ ROOMS: dict[str, Callable[[Any], Any]] = {
     "shield ignore": lambda urls: m.shield_middleware(
         methods=["POST"], ignore=urls
     ),
+    # Which fails for all others here, as it has no sessions.
+    "sign_in ignore": lambda urls: m.sign_in_middleware(
+        m.github("the site", "its secret", users="*"), ignore=urls
+    ),
     "timeout ignore": lambda urls: m.timeout_middleware(1e-6, ignore=urls),
     "timeout limits": lambda urls: m.timeout_middleware(
         1e-6, limits=dict.fromkeys(urls, 1000)

@@ -21,6 +21,7 @@ from aiohttp_middlewares import (
     early_data_middleware,
     error_middleware,
     get_user,
+    github,
     https_middleware,
     https_redirect_middleware,
     idempotency_middleware,
@@ -29,6 +30,7 @@ from aiohttp_middlewares import (
     security_headers_middleware,
     session_middleware,
     shield_middleware,
+    sign_in_middleware,
     timeout_middleware,
     trusted_host_middleware,
 )
@@ -249,6 +251,9 @@ async def test_bomb_is_refused_inside_of_all(server: TestServer) -> None:
         https_redirect_middleware(ignore=["/"]),
         compression_middleware(minimum_size=0),
         session_middleware("0123456789abcdef0123456789abcdef"),
+        sign_in_middleware(
+            github("the site", "its secret", users="*"), ignore=["/"]
+        ),
     ],
     ids=lambda middleware: middleware.__name__,
 )

@@ -43,6 +43,7 @@ from aiohttp_middlewares import (
     debug_error_handler,
     early_data_middleware,
     error_middleware,
+    github,
     https_middleware,
     https_redirect_middleware,
     idempotency_middleware,
@@ -54,6 +55,7 @@ from aiohttp_middlewares import (
     security_headers_middleware,
     session_middleware,
     shield_middleware,
+    sign_in_middleware,
     timeout_middleware,
     trusted_host_middleware,
 )
@@ -513,6 +515,9 @@ def documented() -> list[Any]:
         ),
         basic_auth_middleware({"me": "secret"}, ignore=["/sent", "/late"]),
         csrf_middleware(trusted_origins=["https://app.example.com"]),
+        sign_in_middleware(
+            github("the site", "its secret", users="*"), required=False
+        ),
         idempotency_middleware(max_body=900),
     ]
 

@@ -13,7 +13,11 @@ from aiohttp.test_utils import make_mocked_request
 from live import soon
 
 import aiohttp_middlewares
-from aiohttp_middlewares import error_middleware, get_error_response
+from aiohttp_middlewares import (
+    error_middleware,
+    get_error_response,
+    github,
+)
 from aiohttp_middlewares.annotations import Middleware
 from aiohttp_middlewares.timeout import RequestTimeout
 
@@ -37,6 +41,11 @@ FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "request_id_middleware": ((), {}),
     "session_middleware": (("0123456789abcdef0123456789abcdef",), {}),
     "shield_middleware": ((), {"methods": ["GET", "POST"]}),
+    # Alone it can do no more: it needs sessions.
+    "sign_in_middleware": (
+        (github("the site", "its secret", users="*"),),
+        {"ignore": ["/"]},
+    ),
     "timeout_middleware": ((60,), {}),
     "trusted_host_middleware": ((["example.com"],), {}),
 }

@@ -23,6 +23,13 @@ class OutOfTime:
     message = "Request timed out"
 
 
+class Foreseen:
+    """Marks an answer of 500 or more that is no fault of the application.
+
+    Whoever raises it has told what the operator has to know.
+    """
+
+
 def is_http(err: Exception) -> TypeGuard[web.HTTPException]:
     # isinstance() takes long for a class that has an abstract base.
     return HTTPException in type(err).__mro__

@@ -61,7 +61,8 @@ What is logged
 
 Each answer once, whoever renders it, to ``aiohttp_middlewares.error``: 500 and
 more as an error with its traceback (a limit of
-:mod:`aiohttp_middlewares.timeout` as a warning), 4xx as information, below
+:mod:`aiohttp_middlewares.timeout` and the 502 of
+:mod:`aiohttp_middlewares.sign_in` as a warning), 4xx as information, below
 400 nothing. The status that counts is that of the answer. A record has
 ``method``, ``path``, ``remote`` and ``status``, for formatters and filters;
 what the client sent is cut and escaped there. With ``log=False`` that is left
@@ -137,6 +138,7 @@ from aiohttp_middlewares._core.sending import (
     started,
 )
 from aiohttp_middlewares._core.statuses import (
+    Foreseen,
     is_http,
     left,
     only_one,
@@ -410,7 +412,7 @@ def _log_failed_handler(request: web.Request, exc: Exception) -> None:
 def _log(request: web.Request, err: Exception, status: int) -> None:
     """Tell what was answered."""
     level = logging.ERROR if status >= 500 else logging.INFO
-    if (
+    if isinstance(err, Foreseen) or (
         status == 504
         and isinstance(err, asyncio.TimeoutError)
         and own_status(request, err) == status
