@@ -104,7 +104,8 @@ class Outcome(Watch):
             self.method = method_of(request)
             self.route = route_of(request)
             self.caller = caller_known(request)
-            self._correct_size(request.method != hdrs.METH_HEAD)
+            if is_complete and not self.size:
+                self.size = self._size_of_file(request)
         observers, self._observers = self._observers, {}
         for observer in reversed(observers.values()):  # from the inside out
             try:
@@ -112,22 +113,16 @@ class Outcome(Watch):
             except Exception:
                 logger.exception("What observes requests failed")
 
-    def _correct_size(self, may_have_body: bool) -> None:
-        text = None
-        if self.headers is not None:
-            text = self.headers.get(hdrs.CONTENT_LENGTH)
-        if text is None or not text.isdecimal():
-            return
-        length = int(text)
-        if self.size > length:
-            self.size = length  # the writer has cut it there
-        elif (
-            self.is_complete
-            and not self.size
-            and may_have_body
-            and self.status not in (204, 304)
+    def _size_of_file(self, request: web.Request) -> int:
+        """What the kernel has sent, past the writer: all of it or nothing."""
+        if (
+            self.headers is None
+            or self.status in (204, 304)
+            or request.method == hdrs.METH_HEAD
         ):
-            self.size = length  # a file, by the kernel
+            return 0
+        text = self.headers.get(hdrs.CONTENT_LENGTH, "")
+        return int(text) if text.isdecimal() else 0
 
     def _connection_is_over(self, task: object) -> None:
         # A WebSocket has no last byte, and writes past all this.

@@ -321,13 +321,22 @@ class Departure(ref[Any]):
         if self.others is not None:
             return
         writer = self.writer
-        self.others = _foreign(writer, "write"), _foreign(writer, "write_eof")
+        self.others = _OWN
         self.body = None
         self.ended = self.lingers = False
         self.given_up = frozenset()
-        with suppress(AttributeError):  # a writer with slots
+        try:
+            own = type(writer)
+            write = _foreign(writer.write, getattr(own, "write", None))
+            write_eof = _foreign(
+                writer.write_eof, getattr(own, "write_eof", None)
+            )
+            if write is not None or write_eof is not None:
+                self.others = write, write_eof
             writer.write = self.write
             writer.write_eof = self.write_eof
+        except AttributeError:
+            pass  # a writer with slots
 
     async def write(self, chunk: Bytes, **options: Any) -> None:
         if self.ended or self.is_late():
@@ -338,16 +347,20 @@ class Departure(ref[Any]):
             await self.body.write(self, chunk, **options)
 
     async def write_eof(self, chunk: Bytes = b"") -> None:
-        if self.ended or self.is_late():
+        if self.ended or (self.given_up and self.is_late()):
             return  # as the writer has it, once its response is over
         # Before it is sent: whoever has prepared another response meanwhile
         # must not write into this one.
         self.ended = True
-        writer = self.writer
+        writer: Any = ref.__call__(self)
         try:
             if self.body is not None:
                 await self.body.write_eof(self, chunk)
-            elif self.given_up or self.others != _OWN or _mark(writer):
+            elif (
+                self.given_up
+                or self.others is not _OWN
+                or getattr(writer, "_compress", None) is not None
+            ):
                 await self.send_eof(chunk)
             else:  # as mostly, without another coroutine
                 await type(writer).write_eof(writer, chunk)
@@ -370,13 +383,15 @@ class Departure(ref[Any]):
             if length is not None:  # which the writer counts down
                 length = max(0, length - memoryview(chunk).nbytes)
                 self.framing = chunked, length, compress
-        before = _mark(writer)
+        before, length = _mark(writer), writer.length
         if self.others and self.others[0] is not None:
             await self.others[0](chunk, **options)
         else:
             await type(writer).write(writer, chunk, **options)
         if self.watch is not None:
-            self.watch.size += _growth(writer, before, chunk)
+            grown = _growth(writer, before, chunk)
+            # What is beyond its Content-Length is cut by the writer.
+            self.watch.size += grown if length is None else min(grown, length)
 
     async def send_eof(self, chunk: Bytes) -> None:
         writer = self.writer
@@ -428,7 +443,7 @@ def departure_of(request: web.Request) -> Departure:
             return found
         if writer.output_size:
             forget_interim(request)
-        behind = _foreign(writer, "write_headers")
+        behind = _foreign(found, getattr(type(writer), "write_headers", None))
         departure = writer.write_headers = Departure(writer)
     except (AttributeError, TypeError):
         # A writer with slots: only what passes by gets decorated.
@@ -439,14 +454,12 @@ def departure_of(request: web.Request) -> Departure:
     return departure
 
 
-def _foreign(writer: Any, name: str) -> Any:
+def _foreign(found: Any, own: Any) -> Any:
     """What somebody else has put in front of a method; ``None`` if nobody has.
 
     Without a look at the ``__dict__`` of the writer: to ask for one makes all
     that aiohttp does with the writer slower.
     """
-    found = getattr(writer, name, None)
-    own = getattr(type(writer), name, None)
     if own is not None and getattr(found, "__func__", None) is own:
         return None
     return found
