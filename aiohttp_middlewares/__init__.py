@@ -11,7 +11,8 @@ the order in which a request comes to them:
 * who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
   ``https_redirect``
 * what is on every answer: ``security_headers``, ``cors``, ``error``
-* what is refused before any work is done: ``early_data``, ``body_limit``
+* what is refused before any work is done: ``early_data``,
+  ``rate_limit``, ``body_limit``
 * the work: ``compression``, ``timeout``, ``shield``, ``session``
 * who may do it: ``basic_auth``, ``csrf``
 """
@@ -38,6 +39,11 @@ from aiohttp_middlewares.error import (
 from aiohttp_middlewares.https import https_middleware
 from aiohttp_middlewares.https_redirect import https_redirect_middleware
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
+from aiohttp_middlewares.rate_limit import (
+    check_rate_limit,
+    client_ip,
+    rate_limit_middleware,
+)
 from aiohttp_middlewares.request_id import (
     RequestIdFilter,
     get_request_id,
@@ -62,6 +68,8 @@ __all__ = (
     "SignedCookieStorage",
     "basic_auth_middleware",
     "body_limit_middleware",
+    "check_rate_limit",
+    "client_ip",
     "compression_middleware",
     "cors_middleware",
     "csp_nonce",
@@ -81,6 +89,7 @@ __all__ = (
     "match_path",
     "problem_error_handler",
     "proxy_headers_middleware",
+    "rate_limit_middleware",
     "request_id_middleware",
     "security_headers_middleware",
     "session_middleware",

@@ -1,0 +1,293 @@
+"""Where ``limits`` counts: in this process, in Redis, in any of its storages.
+
+This is the one place that imports ``limits``. A counter looks at all windows
+of a request, and takes units from all of them or from none.
+"""
+
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+from aiohttp_middlewares._core import options
+from aiohttp_middlewares.rate_limit._redis import RedisCounter
+from aiohttp_middlewares.rate_limit._windows import (
+    Fixed,
+    Limit,
+    Moving,
+    Window,
+    sliding,
+)
+
+#: Ours, and what ``limits`` calls them.
+STRATEGIES = {
+    "fixed-window": "fixed-window",
+    "moving-window": "moving-window",
+    "sliding-window": "sliding-window-counter",
+}
+
+#: How many buckets are remembered in memory: some 100 MB at the very most.
+MOST_BUCKETS = 100_000
+#: Look for those that are over after so many requests at the earliest.
+SWEEP_AFTER = 1000
+
+#: Whether the units fit, and the windows: after they were taken, if they were.
+Count = tuple[bool, Sequence[Window]]
+
+
+class Counter(Protocol):
+    async def count(
+        self, bucket: str, limits: Sequence[Limit], units: int
+    ) -> Count:
+        """Take the units from each of the limits, or from none of them."""
+        ...
+
+
+def limits_for(what: str, extra: str = "rate-limit") -> Any:
+    """The package ``limits``.
+
+    :raises ImportError: it is not installed; the message names the extra.
+    """
+    try:
+        import limits.aio.strategies
+        import limits.errors
+    except ImportError as err:
+        raise ImportError(
+            f'{what} needs limits; pip install "aiohttp-middlewares[{extra}]"'
+        ) from err
+    return limits
+
+
+def storage_of(what: str, given: object) -> tuple[Any, bool]:
+    """A storage, and whether it was made here.
+
+    :raises ImportError: the package that it takes is not installed.
+    :raises TypeError: it is neither a URI nor an async storage of limits.
+    :raises ValueError: there is no such storage.
+    """
+    limits = limits_for(what)
+    option = f"{what} storage"
+    if isinstance(given, limits.aio.storage.Storage):
+        return given, False
+    should = "a URI such as 'async+redis://localhost:6379', or a storage of "
+    should += "limits.aio.storage"
+    if not isinstance(given, str):
+        advice = None
+        if isinstance(given, limits.storage.Storage):
+            advice = "those of limits.storage block the event loop"
+        options.refuse(TypeError, option, should, given, advice=advice)
+    # The rest of it may hold a password.
+    scheme = given.partition(":")[0]
+    known = limits._storage_scheme.SCHEMES
+    if not scheme.startswith("async+") or scheme not in known:
+        meant = f"async+{scheme}"
+        options.refuse(
+            ValueError,
+            option,
+            should,
+            f"{scheme}:...",
+            meant=f"'{meant}:...'" if meant in known else None,
+        )
+    if scheme == "async+memory":
+        return memory_storage(), True
+    try:
+        return known[scheme](given, **_options_for(what, scheme)), True
+    except limits.errors.ConfigurationError as err:
+        if "prerequisite" in str(err):
+            raise ImportError(f"{what} storage: {err}") from err
+        reason = str(err).replace(given, f"{scheme}:...")
+        raise ValueError(f"{option} cannot be used: {reason}") from err
+    except (TypeError, ValueError) as err:
+        raise ValueError(
+            f"{option} should be {should}, got '{scheme}:...', which cannot "
+            f"be read: {str(err).replace(given, '...')}"
+        ) from None
+
+
+def _options_for(what: str, scheme: str) -> dict[str, Any]:
+    if not scheme.startswith("async+redis"):
+        return {}
+    try:
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+    except ImportError as err:
+        raise ImportError(
+            f"{what} needs redis; "
+            'pip install "aiohttp-middlewares[rate-limit-redis]"'
+        ) from err
+    made: dict[str, Any] = {"implementation": "redispy"}
+    if scheme != "async+redis+cluster":
+        # Once, for a connection that Redis has closed meanwhile. By default
+        # it tries for seconds, while the request waits.
+        made["retry"] = Retry(NoBackoff(), 1)
+    return made
+
+
+def counter_of(what: str, storage: Any, strategy: str) -> Counter:
+    """What counts in a storage.
+
+    :raises ValueError: the storage cannot count by that strategy.
+    """
+    limits = limits_for(what)
+    kind = limits.aio.strategies.STRATEGIES[STRATEGIES[strategy]]
+    try:
+        limiter = kind(storage)
+    except NotImplementedError:
+        raise ValueError(
+            f"{what} strategy should be one that the storage has, got "
+            f"{strategy!r}, which {type(storage).__name__} has not"
+        ) from None
+    by_script = RedisCounter.of(storage, strategy)
+    return by_script or _COUNTERS[strategy](storage, limiter, strategy)
+
+
+# By what all storages of ``limits`` have
+# =======================================
+
+
+class PublicCounter:
+    """Looks at each window, then takes from each."""
+
+    def __init__(self, storage: Any, limiter: Any, strategy: str) -> None:
+        self.storage = storage
+        self.limiter = limiter
+        #: A part of the key: each keeps something else there.
+        self.strategy = strategy
+
+    async def look(self, limit: Limit, bucket: str, units: int) -> Window:
+        raise NotImplementedError
+
+    async def count(
+        self, bucket: str, limits: Sequence[Limit], units: int
+    ) -> Count:
+        windows = []
+        fits = True
+        for limit in limits:
+            window = await self.look(limit, bucket, units)
+            windows.append(window)
+            if units and window.used(limit) + units > limit.amount:
+                fits = False
+        if not fits or not units:
+            return fits, windows
+        for position, limit in enumerate(limits):
+            if await self.limiter.hit(
+                limit.item, self.strategy, bucket, cost=units
+            ):
+                window = windows[position].counted(limit, units)
+            else:  # another request was quicker
+                fits = False
+                window = await self.look(limit, bucket, units)
+            windows[position] = window
+            if not fits:
+                break
+        return fits, windows
+
+
+class FixedCounter(PublicCounter):
+    async def look(self, limit: Limit, bucket: str, units: int) -> Window:
+        key = limit.item.key_for(self.strategy, bucket)
+        count = await self.storage.get(key)
+        if not count:
+            return Fixed(0, limit.seconds)
+        rest = await self.storage.get_expiry(key) - time.time()
+        if not is_memory(self.storage):
+            rest += 1  # some know it by the second only
+        return Fixed(count, rest)
+
+
+class MovingCounter(PublicCounter):
+    async def look(self, limit: Limit, bucket: str, units: int) -> Window:
+        key = limit.item.key_for(self.strategy, bucket)
+        seconds = limit.seconds
+        oldest, count = await self.storage.get_moving_window(
+            key, limit.amount, seconds
+        )
+        if not count:
+            return Moving(0, seconds, seconds)
+        now = time.time()
+        # Where nobody knows more, all have left after a whole window.
+        last: float = seconds
+        if 1 < units <= limit.amount < count + units and is_memory(
+            self.storage
+        ):
+            entries = self.storage.events[key]  # the newest first
+            last += entries[limit.amount - units].atime - now
+        return Moving(count, oldest + seconds - now, last)
+
+
+class SlidingCounter(PublicCounter):
+    async def look(self, limit: Limit, bucket: str, units: int) -> Window:
+        seconds = limit.seconds
+        (
+            previous,
+            previous_rest,
+            current,
+            current_rest,
+        ) = await self.storage.get_sliding_window(
+            limit.item.key_for(self.strategy, bucket), seconds
+        )
+        return sliding(seconds, previous, previous_rest, current, current_rest)
+
+
+_COUNTERS = {
+    "fixed-window": FixedCounter,
+    "moving-window": MovingCounter,
+    "sliding-window": SlidingCounter,
+}
+
+
+# In this process
+# ===============
+
+
+def is_memory(storage: Any) -> bool:
+    """Whether it counts in this process, and so neither waits nor fails."""
+    import limits.aio.storage
+
+    return isinstance(storage, limits.aio.storage.MemoryStorage)
+
+
+def memory_storage() -> Any:
+    return _memory_class()()
+
+
+@lru_cache(maxsize=1)
+def _memory_class() -> Any:
+    import limits.aio.storage
+
+    class Memory(limits.aio.storage.MemoryStorage):
+        """Forgets what is over now and then, and no more than so much.
+
+        That of ``limits`` starts a task with every request, which goes
+        through all buckets there are: the more clients, the longer.
+        """
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.until_sweep = SWEEP_AFTER
+
+        async def _MemoryStorage__schedule_expiry(self) -> None:
+            self.until_sweep -= 1
+            if self.until_sweep <= 0:
+                self.sweep()
+
+        def sweep(self) -> None:
+            now = time.time()
+            over = [key for key, end in self.expirations.items() if end <= now]
+            for key, entries in self.events.items():
+                while entries and entries[-1].expiry < now:
+                    entries.pop()
+                if not entries:
+                    over.append(key)
+            # Whoever was counted first is forgiven first.
+            for found in (self.expirations, self.events):
+                over += [*found][: max(0, len(found) - MOST_BUCKETS)]
+            for key in over:
+                self.storage.pop(key, None)
+                self.expirations.pop(key, None)
+                self.events.pop(key, None)
+                self.locks.pop(key, None)
+            left = len(self.expirations) + len(self.events)
+            self.until_sweep = max(SWEEP_AFTER, left)
+
+    return Memory
