@@ -58,7 +58,7 @@ has it::
 ``q`` units in ``w`` seconds; ``r`` are left, and in ``t`` seconds there will
 be more. All limits of a request are in one list: those of nested middlewares,
 of :func:`rate_limit` and of :func:`check_rate_limit`, too. A second one of the
-same name is called ``"5-per-minute-2"``.
+same name is called ``"5-per-minute-2"``; of more than 16 the first are told.
 
 A request that is refused gets ``429 Too Many Requests``, ``Cache-Control:
 no-store`` and a ``Retry-After`` of one second at least. Who waits so long gets
@@ -190,6 +190,9 @@ __all__ = (
 DEFAULT_STORAGE = "async+memory://"
 #: Seconds.
 DEFAULT_STORAGE_TIMEOUT = 1.0
+
+#: A handler that counts in a loop would make headers without end.
+MOST_TOLD = 16
 
 RATE_LIMIT = istr("RateLimit")
 RATE_LIMIT_POLICY = istr("RateLimit-Policy")
@@ -597,15 +600,22 @@ class _Said:
     __slots__ = ("policies", "states")
 
     def __init__(self) -> None:
-        self.policies: list[str] = []
+        #: By its name, what each limit is and how it stands.
+        self.policies: dict[str, str] = {}
         self.states: list[str] = []
 
     def add(self, limit: Limit, window: Window) -> None:
-        self.policies.append(limit.policy)
-        self.states.append(state(limit, window))
+        name = limit.name
+        number = 1
+        while name in self.policies:
+            number += 1
+            name = f"{limit.name}-{number}"
+        if len(self.policies) < MOST_TOLD:
+            self.policies[name] = f'"{name}";{limit.policy}'
+            self.states.append(f'"{name}";{state(limit, window)}')
 
     def tell(self, status: int, headers: Headers) -> None:
-        headers[RATE_LIMIT_POLICY] = ", ".join(self.policies)
+        headers[RATE_LIMIT_POLICY] = ", ".join(self.policies.values())
         headers[RATE_LIMIT] = ", ".join(self.states)
 
 

@@ -4,6 +4,7 @@ This is the one place that imports ``limits``. A counter looks at all windows
 of a request, and takes units from all of them or from none.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -94,14 +95,11 @@ def storage_of(what: str, given: object) -> tuple[Any, bool]:
         return known[scheme](given, **_options_for(what, scheme)), True
     except limits.errors.ConfigurationError as err:
         if "prerequisite" in str(err):
-            raise ImportError(f"{what} storage: {err}") from err
-        reason = str(err).replace(given, f"{scheme}:...")
-        raise ValueError(f"{option} cannot be used: {reason}") from err
-    except (TypeError, ValueError) as err:
-        raise ValueError(
-            f"{option} should be {should}, got '{scheme}:...', which cannot "
-            f"be read: {str(err).replace(given, '...')}"
-        ) from None
+            raise ImportError(f"{option}: {err}") from err
+        reason = re.sub(r"\S+://\S+", f"{scheme}:...", str(err))
+        raise ValueError(f"{option} cannot be used: {reason}") from None
+    except (TypeError, ValueError):
+        options.refuse(ValueError, option, should, f"{scheme}:...")
 
 
 def _options_for(what: str, scheme: str) -> dict[str, Any]:

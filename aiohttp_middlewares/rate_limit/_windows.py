@@ -25,7 +25,7 @@ _MARGIN = 1e-6
 class Limit:
     """So many units in so many seconds."""
 
-    __slots__ = ("amount", "item", "policy", "quoted", "seconds")
+    __slots__ = ("amount", "item", "name", "policy", "seconds")
 
     def __init__(self, item: Any) -> None:
         #: A ``RateLimitItem`` of ``limits``.
@@ -35,16 +35,9 @@ class Limit:
         unit = item.GRANULARITY.name
         if item.multiples != 1:
             unit = f"{item.multiples}-{unit}s"
-        self.named(f"{self.amount}-per-{unit}")
-
-    def named(self, name: str) -> "Limit":
-        self.quoted = f'"{name}"'
-        self.policy = f"{self.quoted};q={self.amount};w={self.seconds}"
-        return self
-
-    @property
-    def name(self) -> str:
-        return self.quoted[1:-1]
+        self.name = f"{self.amount}-per-{unit}"
+        #: What is said of it besides its name.
+        self.policy = f"q={self.amount};w={self.seconds}"
 
 
 def parsed(what: str, parse_many: Any, text: object) -> tuple[Limit, ...]:
@@ -177,17 +170,17 @@ def sliding(
         rest = current_rest - seconds
     else:
         rest = seconds  # it begins with the next unit
-    return Sliding(previous, rest, current)
+    return Sliding(previous, min(rest, seconds), current)
 
 
 def state(limit: Limit, window: Window) -> str:
-    """An item of ``RateLimit``: what is left, and when there will be more."""
+    """What ``RateLimit`` says: what is left, and when there will be more."""
     used = window.used(limit)
     left = max(0, limit.amount - used)
     if not used or not limit.amount:  # there never will be more
-        return f"{limit.quoted};r={left}"
+        return f"r={left}"
     more = whole(window.wait(limit, left + 1) - _MARGIN)
-    return f"{limit.quoted};r={left};t={more}"
+    return f"r={left};t={more}"
 
 
 def retry_after(
