@@ -30,6 +30,7 @@ from aiohttp_middlewares import (
     https_redirect_middleware,
     problem_error_handler,
     proxy_headers_middleware,
+    rate_limit_middleware,
     trusted_host_middleware,
 )
 from aiohttp_middlewares._core import grammar, options
@@ -293,6 +294,12 @@ MIDDLEWARES: list[tuple[Middleware, list[str]]] = [
     (error_middleware(default_handler=problem_error_handler), ["Accept"]),
     (basic_auth_middleware({"a": "b"}), ["Authorization"]),
     (early_data_middleware(), ["Early-Data"]),
+    (
+        rate_limit_middleware(
+            "1000000/second", key=lambda request: request.headers["X-Key"]
+        ),
+        ["X-Key"],
+    ),
 ]
 
 

@@ -45,6 +45,7 @@ from aiohttp_middlewares import (
     https_redirect_middleware,
     problem_error_handler,
     proxy_headers_middleware,
+    rate_limit_middleware,
     request_id_middleware,
     security_headers_middleware,
     session_middleware,
@@ -467,6 +468,11 @@ ONLY = os.environ.get("FUZZ_ONLY")
 AT_ONCE = 16
 
 
+def odd_key(request: web.Request) -> str:
+    """Whatever a client may send."""
+    return f"{request.method} {request.path_qs} {[*request.headers.items()]}"
+
+
 def documented() -> list[Any]:
     """The documented order. A new middleware has to be added, in its place."""
     return [
@@ -488,6 +494,7 @@ def documented() -> list[Any]:
             }
         ),
         early_data_middleware(),
+        rate_limit_middleware("1000000/second", key=odd_key),
         body_limit_middleware(1000, limits={"/chunks": 2000}),
         compression_middleware(minimum_size=0),
         timeout_middleware(29.5, limits={fuzz.SLOW: 0.01}),

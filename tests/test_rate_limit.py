@@ -1319,7 +1319,7 @@ async def test_wrong_arguments_of_a_check_are_refused(
             {"limits": "5/minute", "key": "a", "cost": -1},
         ):
             with pytest.raises((TypeError, ValueError)) as info:
-                await check_rate_limit(request, **arguments)  # type: ignore[arg-type]
+                await check_rate_limit(request, **arguments)
             caught.append(str(info.value).partition(" should")[0])
         return web.Response()
 
