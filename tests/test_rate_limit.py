@@ -33,14 +33,13 @@ from aiohttp_middlewares import (
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
 from aiohttp_middlewares.rate_limit import _bucket, rate_limit
-from aiohttp_middlewares.rate_limit._storage import (
+from aiohttp_middlewares.rate_limit._memory import (
     MOST_BUCKETS,
-    STRATEGIES,
     SWEEP_AFTER,
-    counter_of,
-    is_memory,
+    is_local,
     memory_storage,
 )
+from aiohttp_middlewares.rate_limit._storage import STRATEGIES, counter_of
 from aiohttp_middlewares.rate_limit._windows import parsed, retry_after
 
 Client = TestClient[web.Request, web.Application]
@@ -807,7 +806,10 @@ async def test_keys_of_clients_are_hashed_and_never_logged(
 def test_only_the_same_parts_make_the_same_bucket(
     one: list[str], other: list[str]
 ) -> None:
-    assert (_bucket(*one) == _bucket(*other)) == (one == other)
+    same = _bucket("", *one) == _bucket("", *other)
+    assert same == (one == other)
+    same = _bucket(*one, "") == _bucket(*other, "")
+    assert same == (one == other)
     assert _bucket("a", "bc") != _bucket("ab", "c")
     assert len(_bucket("\ud800" * 10_000, "\0")) == 32
 
@@ -917,7 +919,7 @@ async def test_memory_of_limits_own_may_be_given(
     aiohttp_client: AiohttpClient, strategy: Any
 ) -> None:
     storage = limits.aio.storage.MemoryStorage()
-    assert is_memory(storage)
+    assert is_local(storage)
     client = await aiohttp_client(
         app_of(
             rate_limit_middleware(

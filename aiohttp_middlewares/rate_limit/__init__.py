@@ -159,17 +159,16 @@ from aiohttp_middlewares._core.routes import route_of
 from aiohttp_middlewares._core.sending import Headers, departure_of
 from aiohttp_middlewares._core.urls import exemption, url_matcher
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
+from aiohttp_middlewares.rate_limit._memory import is_local, memory_storage
 from aiohttp_middlewares.rate_limit._outage import Guarded, OnStorageError
 from aiohttp_middlewares.rate_limit._storage import (
     STRATEGIES,
-    Counter,
     counter_of,
-    is_memory,
     limits_for,
-    memory_storage,
     storage_of,
 )
 from aiohttp_middlewares.rate_limit._windows import (
+    Counter,
     Limit,
     Window,
     parsed,
@@ -328,7 +327,7 @@ def rate_limit_middleware(
     ignored = exemption(f"{what} ignore", ignore)
     place_of_counts, is_ours = storage_of(what, storage)
     counter = counter_of(what, place_of_counts, strategy)
-    if not is_memory(place_of_counts):
+    if not is_local(place_of_counts):
         instead = None
         if on_storage_error == "memory":
             instead = counter_of(what, memory_storage(), strategy)
@@ -423,7 +422,7 @@ async def check_rate_limit(
     if not isinstance(key, str):
         options.refuse(TypeError, f"{what} key", "a string", key)
     units = options.integer(f"{what} cost", cost)
-    await _hold(request, counter, _bucket("check", key), found, units)
+    await _hold(request, counter, _bucket(key, "check"), found, units)
 
 
 class _Rule:
@@ -484,7 +483,7 @@ class _Rule:
             if not isinstance(scope, str):
                 should = "a function that gives a string"
                 options.refuse(TypeError, f"{self.what} scope", should, scope)
-        bucket = _bucket(self.kind, scope, self.key_name, who)
+        bucket = _bucket(who, self.kind, scope, self.key_name)
         return await _hold(request, counter, bucket, limits or (), units)
 
 
@@ -534,12 +533,17 @@ def _name_of(function: Any) -> str:
     return f"{getattr(function, '__module__', '')}.{name}"
 
 
-def _bucket(*parts: str) -> str:
+def _bucket(key: str, *parts: str) -> str:
     """A name for what is counted, of which no part can take in another's."""
-    text = "".join([f"{len(part)}:{part}" for part in parts])
     # What a client sent may hold half of a character.
-    data = text.encode("utf-8", "surrogatepass")
+    data = _prefix(*parts) + key.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _prefix(*parts: str) -> bytes:
+    text = "".join([f"{len(part)}:{part}" for part in parts])
+    return f"{len(parts)} {text}".encode("utf-8", "surrogatepass")
 
 
 def _request_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> web.Request:

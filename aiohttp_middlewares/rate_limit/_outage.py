@@ -11,8 +11,7 @@ from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core.logs import shown
 from aiohttp_middlewares._core.requests import warn_once
-from aiohttp_middlewares.rate_limit._storage import Count, Counter
-from aiohttp_middlewares.rate_limit._windows import Limit
+from aiohttp_middlewares.rate_limit._windows import Count, Counter, Limit
 
 OnStorageError: TypeAlias = Literal["allow", "deny", "memory"]
 

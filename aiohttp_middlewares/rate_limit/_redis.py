@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiohttp_middlewares.rate_limit._windows import (
+    Count,
     Fixed,
     Limit,
     Moving,
@@ -152,7 +153,7 @@ class RedisCounter:
 
     async def count(
         self, bucket: str, limits: Sequence[Limit], units: int
-    ) -> tuple[bool, Sequence[Window]]:
+    ) -> Count:
         now = time.time()
         keys: list[str] = []
         args: list[float] = [units, now]

@@ -1,18 +1,24 @@
 """Where ``limits`` counts: in this process, in Redis, in any of its storages.
 
-This is the one place that imports ``limits``. A counter looks at all windows
-of a request, and takes units from all of them or from none.
+A counter looks at all windows of a request, and takes units from all of them
+or from none.
 """
 
 import re
 import time
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares.rate_limit._memory import (
+    MemoryCounter,
+    is_memory,
+    memory_storage,
+)
 from aiohttp_middlewares.rate_limit._redis import RedisCounter
 from aiohttp_middlewares.rate_limit._windows import (
+    Count,
+    Counter,
     Fixed,
     Limit,
     Moving,
@@ -26,22 +32,6 @@ STRATEGIES = {
     "moving-window": "moving-window",
     "sliding-window": "sliding-window-counter",
 }
-
-#: How many buckets are remembered in memory: some 100 MB at the very most.
-MOST_BUCKETS = 100_000
-#: Look for those that are over after so many requests at the earliest.
-SWEEP_AFTER = 1000
-
-#: Whether the units fit, and the windows: after they were taken, if they were.
-Count = tuple[bool, Sequence[Window]]
-
-
-class Counter(Protocol):
-    async def count(
-        self, bucket: str, limits: Sequence[Limit], units: int
-    ) -> Count:
-        """Take the units from each of the limits, or from none of them."""
-        ...
 
 
 def limits_for(what: str, extra: str = "rate-limit") -> Any:
@@ -135,6 +125,8 @@ def counter_of(what: str, storage: Any, strategy: str) -> Counter:
             f"{what} strategy should be one that the storage has, got "
             f"{strategy!r}, which {type(storage).__name__} has not"
         ) from None
+    if is_memory(storage):
+        return MemoryCounter(storage, strategy)
     by_script = RedisCounter.of(storage, strategy)
     return by_script or _COUNTERS[strategy](storage, limiter, strategy)
 
@@ -188,9 +180,7 @@ class FixedCounter(PublicCounter):
         if not count:
             return Fixed(0, limit.seconds)
         rest = await self.storage.get_expiry(key) - time.time()
-        if not is_memory(self.storage):
-            rest += 1  # some know it by the second only
-        return Fixed(count, rest)
+        return Fixed(count, rest + 1)  # some know it by the second only
 
 
 class MovingCounter(PublicCounter):
@@ -202,15 +192,8 @@ class MovingCounter(PublicCounter):
         )
         if not count:
             return Moving(0, seconds, seconds)
-        now = time.time()
-        # Where nobody knows more, all have left after a whole window.
-        last: float = seconds
-        if 1 < units <= limit.amount < count + units and is_memory(
-            self.storage
-        ):
-            entries = self.storage.events[key]  # the newest first
-            last += entries[limit.amount - units].atime - now
-        return Moving(count, oldest + seconds - now, last)
+        # All of them have left after a whole window: nothing else is known.
+        return Moving(count, oldest + seconds - time.time(), seconds)
 
 
 class SlidingCounter(PublicCounter):
@@ -232,60 +215,3 @@ _COUNTERS = {
     "moving-window": MovingCounter,
     "sliding-window": SlidingCounter,
 }
-
-
-# In this process
-# ===============
-
-
-def is_memory(storage: Any) -> bool:
-    """Whether it counts in this process, and so neither waits nor fails."""
-    import limits.aio.storage
-
-    return isinstance(storage, limits.aio.storage.MemoryStorage)
-
-
-def memory_storage() -> Any:
-    return _memory_class()()
-
-
-@lru_cache(maxsize=1)
-def _memory_class() -> Any:
-    import limits.aio.storage
-
-    class Memory(limits.aio.storage.MemoryStorage):
-        """Forgets what is over now and then, and no more than so much.
-
-        That of ``limits`` starts a task with every request, which goes
-        through all buckets there are: the more clients, the longer.
-        """
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.until_sweep = SWEEP_AFTER
-
-        async def _MemoryStorage__schedule_expiry(self) -> None:
-            self.until_sweep -= 1
-            if self.until_sweep <= 0:
-                self.sweep()
-
-        def sweep(self) -> None:
-            now = time.time()
-            over = [key for key, end in self.expirations.items() if end <= now]
-            for key, entries in self.events.items():
-                while entries and entries[-1].expiry < now:
-                    entries.pop()
-                if not entries:
-                    over.append(key)
-            # Whoever was counted first is forgiven first.
-            for found in (self.expirations, self.events):
-                over += [*found][: max(0, len(found) - MOST_BUCKETS)]
-            for key in over:
-                self.storage.pop(key, None)
-                self.expirations.pop(key, None)
-                self.events.pop(key, None)
-                self.locks.pop(key, None)
-            left = len(self.expirations) + len(self.events)
-            self.until_sweep = max(SWEEP_AFTER, left)
-
-    return Memory

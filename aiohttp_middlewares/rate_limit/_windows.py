@@ -6,7 +6,7 @@ units are left, and how long it has to wait.
 
 from collections.abc import Sequence
 from math import ceil, floor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from aiohttp_middlewares._core import options
 
@@ -89,6 +89,18 @@ class Window(Protocol):
 
     def counted(self, limit: Limit, units: int) -> "Window":
         """What it is after so many units were taken."""
+        ...
+
+
+#: Whether the units fit, and the windows: after they were taken, if they were.
+Count: TypeAlias = tuple[bool, Sequence[Window]]
+
+
+class Counter(Protocol):
+    async def count(
+        self, bucket: str, limits: Sequence[Limit], units: int
+    ) -> Count:
+        """Take the units from each of the limits, or from none of them."""
         ...
 
 
