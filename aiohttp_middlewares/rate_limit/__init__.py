@@ -211,9 +211,6 @@ Scope: TypeAlias = (
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: What counts for the request: that of the innermost middleware around.
-_COUNTER = request_key("aiohttp_middlewares.rate_limit.counter", Counter)
-
 
 def client_ip(request: web.Request) -> str:
     """The address of the client; of an IPv6 address its network, a /64.
@@ -344,12 +341,13 @@ def rate_limit_middleware(
     async def rate_limit(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        request[_COUNTER] = counter
+        visit = _visit_of(request)
+        visit.counter = counter
         if (covered is not None and not covered(request)) or (
             ignored is not None and ignored(request)
         ):
             return await handler(request)
-        place = await rule.hold(request, counter)
+        place = await rule.hold(request, visit)
         response = await handler(request)
         if place is not None:
             departure_of(request).passes(place, response)
@@ -391,7 +389,7 @@ def rate_limit(
         @functools.wraps(handler)
         async def limited(*args: Any, **kwargs: Any) -> web.StreamResponse:
             request = _request_in(args, kwargs)
-            await rule.hold(request, _counter_of(what, request))
+            await rule.hold(request, _visit_in(what, request))
             return await handler(*args, **kwargs)
 
         return limited  # type: ignore[return-value]
@@ -417,12 +415,12 @@ async def check_rate_limit(
     :raises ValueError: limits cannot be read.
     """
     what = "check_rate_limit"
-    counter = _counter_of(what, request)
+    visit = _visit_in(what, request)
     found = _read(what, limits)
     if not isinstance(key, str):
         options.refuse(TypeError, f"{what} key", "a string", key)
     units = options.integer(f"{what} cost", cost)
-    await _hold(request, counter, _bucket(key, "check"), found, units)
+    await _hold(request, visit, _bucket(key, "check"), found, units)
 
 
 class _Rule:
@@ -453,7 +451,7 @@ class _Rule:
         self.kind = kind
         self.scope_of = scope_of
 
-    async def hold(self, request: web.Request, counter: Counter) -> int | None:
+    async def hold(self, request: web.Request, visit: "_Visit") -> int | None:
         """Count the request: see :func:`_hold`."""
         limits = self.limits
         if self.limits_of is not None:
@@ -484,7 +482,7 @@ class _Rule:
                 should = "a function that gives a string"
                 options.refuse(TypeError, f"{self.what} scope", should, scope)
         bucket = _bucket(who, self.kind, scope, self.key_name)
-        return await _hold(request, counter, bucket, limits or (), units)
+        return await _hold(request, visit, bucket, limits or (), units)
 
 
 async def _awaited(value: Any) -> Any:
@@ -556,19 +554,60 @@ def _request_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> web.Request:
     raise TypeError("rate_limit is for handlers, which get a request")
 
 
-def _counter_of(what: str, request: web.Request) -> Counter:
-    counter: Counter | None = request.get(_COUNTER)
-    if counter is None:
+class _Visit:
+    """What of the limits of a request its answer has to say."""
+
+    __slots__ = ("counter", "found", "has_job")
+
+    def __init__(self) -> None:
+        #: That of the innermost middleware around.
+        self.counter: Counter | None = None
+        self.found: list[tuple[Limit, Window]] = []
+        self.has_job = False
+
+    def tell(self, status: int, headers: Headers) -> None:
+        if len(self.found) == 1:
+            ((limit, window),) = self.found
+            headers[RATE_LIMIT_POLICY] = limit.policy
+            headers[RATE_LIMIT] = f'"{limit.name}";{state(limit, window)}'
+            return
+        policies: dict[str, str] = {}
+        states = []
+        for limit, window in self.found[:MOST_TOLD]:
+            name = limit.name
+            number = 1
+            while name in policies:
+                number += 1
+                name = f"{limit.name}-{number}"
+            policies[name] = limit.policy.replace(limit.name, name, 1)
+            states.append(f'"{name}";{state(limit, window)}')
+        headers[RATE_LIMIT_POLICY] = ", ".join(policies.values())
+        headers[RATE_LIMIT] = ", ".join(states)
+
+
+_VISIT = request_key("aiohttp_middlewares.rate_limit", _Visit)
+
+
+def _visit_of(request: web.Request) -> _Visit:
+    visit: _Visit | None = request.get(_VISIT)
+    if visit is None:
+        visit = request[_VISIT] = _Visit()
+    return visit
+
+
+def _visit_in(what: str, request: web.Request) -> _Visit:
+    visit: _Visit | None = request.get(_VISIT)
+    if visit is None:
         raise RuntimeError(
             f"{what} needs rate_limit_middleware: put one into the middlewares "
             "of the application"
         )
-    return counter
+    return visit
 
 
 async def _hold(
     request: web.Request,
-    counter: Counter,
+    visit: _Visit,
     bucket: str,
     limits: Sequence[Limit],
     units: int,
@@ -578,15 +617,14 @@ async def _hold(
     :returns: The place of what does that, if it is there since this call.
     :raises aiohttp.web.HTTPTooManyRequests: the units do not fit.
     """
+    counter: Any = visit.counter
     fits, windows = await counter.count(bucket, limits, units)
     place = None
     if windows:
-        said: _Said | None = request.get(_SAID)
-        if said is None:
-            said = request[_SAID] = _Said()
-            place = departure_of(request).add(said.tell)
-        for limit, window in zip(limits, windows, strict=True):
-            said.add(limit, window)
+        visit.found += zip(limits, windows, strict=True)
+        if not visit.has_job:
+            visit.has_job = True
+            place = departure_of(request).add(visit.tell)
     if fits:
         return place
     logs.refused(logger, request, "rate limit")
@@ -596,31 +634,3 @@ async def _hold(
             hdrs.CACHE_CONTROL: "no-store",
         }
     )
-
-
-class _Said:
-    """What the answer to a request says of its limits."""
-
-    __slots__ = ("policies", "states")
-
-    def __init__(self) -> None:
-        #: By its name, what each limit is and how it stands.
-        self.policies: dict[str, str] = {}
-        self.states: list[str] = []
-
-    def add(self, limit: Limit, window: Window) -> None:
-        name = limit.name
-        number = 1
-        while name in self.policies:
-            number += 1
-            name = f"{limit.name}-{number}"
-        if len(self.policies) < MOST_TOLD:
-            self.policies[name] = f'"{name}";{limit.policy}'
-            self.states.append(f'"{name}";{state(limit, window)}')
-
-    def tell(self, status: int, headers: Headers) -> None:
-        headers[RATE_LIMIT_POLICY] = ", ".join(self.policies.values())
-        headers[RATE_LIMIT] = ", ".join(self.states)
-
-
-_SAID = request_key("aiohttp_middlewares.rate_limit.said", _Said)

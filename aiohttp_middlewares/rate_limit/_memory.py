@@ -106,8 +106,7 @@ class MemoryCounter:
         fits = True
         windows: list[Window] = []
         for limit in limits:
-            key = f"{bucket}/{limit.amount}/{limit.seconds}"
-            window = self.look(key, limit, now, units)
+            window = self.look(bucket + limit.key, limit, now, units)
             windows.append(window)
             if window.used(limit) + units > limit.amount:
                 fits = False
@@ -115,8 +114,7 @@ class MemoryCounter:
             return True, windows
         if fits:
             for position, limit in enumerate(limits):
-                key = f"{bucket}/{limit.amount}/{limit.seconds}"
-                await self.take(key, limit, now, units)
+                await self.take(bucket + limit.key, limit, now, units)
                 windows[position] = windows[position].counted(limit, units)
         return fits, windows
 
@@ -160,16 +158,17 @@ class MemoryCounter:
         self, key: str, limit: Limit, now: float, units: int
     ) -> Window:
         seconds = limit.seconds
-        number, past = divmod(now, seconds)
+        number = int(now / seconds)
         counts = self.storage.storage.get
         return Sliding(
-            counts(f"{key}/{number - 1:.0f}", 0),
-            seconds - past,
-            counts(f"{key}/{number:.0f}", 0),
+            counts(f"{key}/{number - 1}", 0),
+            (number + 1) * seconds - now,
+            counts(f"{key}/{number}", 0),
         )
 
     async def take_sliding(
         self, key: str, limit: Limit, now: float, units: int
     ) -> None:
-        number = now // limit.seconds
-        await self.storage.incr(f"{key}/{number:.0f}", 2 * limit.seconds, units)
+        seconds = limit.seconds
+        key = f"{key}/{int(now / seconds)}"
+        await self.storage.incr(key, 2 * seconds, units)

@@ -25,19 +25,21 @@ _MARGIN = 1e-6
 class Limit:
     """So many units in so many seconds."""
 
-    __slots__ = ("amount", "item", "name", "policy", "seconds")
+    __slots__ = ("amount", "item", "key", "name", "policy", "seconds")
 
     def __init__(self, item: Any) -> None:
         #: A ``RateLimitItem`` of ``limits``.
         self.item = item
         self.amount: int = item.amount
         self.seconds: int = item.get_expiry()
+        #: For keys in memory.
+        self.key = f"/{self.amount}/{self.seconds}"
         unit = item.GRANULARITY.name
         if item.multiples != 1:
             unit = f"{item.multiples}-{unit}s"
         self.name = f"{self.amount}-per-{unit}"
-        #: What is said of it besides its name.
-        self.policy = f"q={self.amount};w={self.seconds}"
+        #: What ``RateLimit-Policy`` says of it.
+        self.policy = f'"{self.name}";q={self.amount};w={self.seconds}'
 
 
 def parsed(what: str, parse_many: Any, text: object) -> tuple[Limit, ...]:
@@ -150,6 +152,8 @@ class Sliding(NamedTuple):
     current: int
 
     def used(self, limit: Limit) -> int:
+        if not self.previous:
+            return self.current
         return self.current + floor(self.previous * self.rest / limit.seconds)
 
     def wait(self, limit: Limit, units: int) -> float:
@@ -165,7 +169,7 @@ class Sliding(NamedTuple):
         return fits + _MARGIN
 
     def counted(self, limit: Limit, units: int) -> "Sliding":
-        return self._replace(current=self.current + units)
+        return Sliding(self.previous, self.rest, self.current + units)
 
 
 def sliding(
