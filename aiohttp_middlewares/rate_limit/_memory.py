@@ -86,7 +86,7 @@ def _memory_class() -> Any:
 
 
 class MemoryCounter:
-    """Looks at all windows at once, then has ``limits`` take from them.
+    """Looks at all windows, then has ``limits`` take from them.
 
     Nothing here waits, so that nobody comes between.
     """
@@ -126,10 +126,8 @@ class MemoryCounter:
             return Fixed(0, limit.seconds)
         return Fixed(self.storage.storage[key], end - now)
 
-    async def take_fixed(
-        self, key: str, limit: Limit, now: float, units: int
-    ) -> None:
-        await self.storage.incr(key, limit.seconds, units)
+    def take_fixed(self, key: str, limit: Limit, now: float, units: int) -> Any:
+        return self.storage.incr(key, limit.seconds, units)
 
     def look_moving(
         self, key: str, limit: Limit, now: float, units: int
@@ -147,10 +145,10 @@ class MemoryCounter:
             count, entries[count - 1].atime + end, entries[last].atime + end
         )
 
-    async def take_moving(
+    def take_moving(
         self, key: str, limit: Limit, now: float, units: int
-    ) -> None:
-        await self.storage.acquire_entry(
+    ) -> Any:
+        return self.storage.acquire_entry(
             key, limit.amount, limit.seconds, units
         )
 
@@ -166,9 +164,9 @@ class MemoryCounter:
             counts(f"{key}/{number}", 0),
         )
 
-    async def take_sliding(
+    def take_sliding(
         self, key: str, limit: Limit, now: float, units: int
-    ) -> None:
+    ) -> Any:
         seconds = limit.seconds
         key = f"{key}/{int(now / seconds)}"
-        await self.storage.incr(key, 2 * seconds, units)
+        return self.storage.incr(key, 2 * seconds, units)

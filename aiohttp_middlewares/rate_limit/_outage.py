@@ -81,11 +81,10 @@ class Guarded:
             if self.tries_again or time.monotonic() < self.pause_ends:
                 return await self.without(bucket, limits, units)
             self.tries_again = True
-        attempt = _Attempt(self, bucket, limits, units)
-        await asyncio.wait((attempt.task,), timeout=self.timeout)
-        if attempt.found is None:
+        found = await _Attempt(self, loop, bucket, limits, units).answer
+        if found is None:
             return await self.without(bucket, limits, units)
-        return attempt.found
+        return found
 
     async def begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -141,27 +140,30 @@ class Guarded:
 class _Attempt:
     """One count in the storage."""
 
-    def __init__(self, of: Guarded, *asked: Any) -> None:
+    def __init__(
+        self, of: Guarded, loop: asyncio.AbstractEventLoop, *asked: Any
+    ) -> None:
         self.of = of
         self.era = of.era
         self.begun = time.monotonic()
-        self.found: Count | None = None
+        #: None where there is none in time. Who waits for it may be cancelled.
+        self.answer: asyncio.Future[Count | None] = loop.create_future()
         #: Or it waits for a connection.
         self.is_with_storage = False
-        loop = asyncio.get_running_loop()
         self.task = loop.create_task(self.run(*asked))
         self.timer = loop.call_later(of.timeout, self.give_up)
 
     async def run(self, *asked: Any) -> None:
         of = self.of
+        found = None
         try:
             async with of.places:
                 if of.away and self.era != of.era:
                     return  # others have found out meanwhile
-                while self.found is None:
+                while found is None:
                     self.is_with_storage = True
                     try:
-                        self.found = await of.counter.count(*asked)
+                        found = await of.counter.count(*asked)
                     except Exception as err:
                         # Of redis-py: its pool is shared, and empty.
                         if type(err).__name__ != "MaxConnectionsError":
@@ -175,6 +177,11 @@ class _Attempt:
             self.timer.cancel()
             if self.era == of.era:
                 of.tries_again = False
+            self.say(found)
+
+    def say(self, found: Count | None) -> None:
+        if not self.answer.done():
+            self.answer.set_result(found)
 
     def give_up(self) -> None:
         of = self.of
@@ -182,6 +189,7 @@ class _Attempt:
             of.failed(self, TimeoutError(f"no answer in {of.timeout} s"))
         elif not of.away:
             of.warn_of_waiting()
+        self.say(None)
         self.task.cancel()
 
 
