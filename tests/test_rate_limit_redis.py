@@ -677,6 +677,8 @@ async def test_cancelled_and_late_commands_leave_nobody_anothers_answer(
             for connection in leave[1::2]:
                 connection.leave()
             await asyncio.sleep(TIMEOUT)
+        while await ask(10_000) is None:  # until it is back
+            await asyncio.sleep(0.02)
         await redis.flushall()
         left = [await ask(1000 * number) for number in range(1, 31)]
         again = await asyncio.gather(

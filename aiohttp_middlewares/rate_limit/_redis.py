@@ -36,10 +36,11 @@ end
 each(function(i, amount, seconds)
     local used, window = look(i, amount, seconds)
     if used + units > amount then fits = 0 end
-    windows[i] = window
+    windows[i] = table.concat(window, ' ')
 end)
 if fits == 1 and units > 0 then each(take) end
-return {{fits, windows}}
+-- One text: of an answer with parts redis-py reads each part by itself.
+return fits .. ';' .. table.concat(windows, ';')
 """
 
 _FIXED = """
@@ -47,8 +48,8 @@ local function take_(KEYS, ARGV)
 {INCR_EXPIRE}
 end
 local function look(i, amount, seconds)
-    local used = tonumber(redis.call('get', KEYS[i])) or 0
-    return used, {{used, redis.call('pttl', KEYS[i])}}
+    local used = redis.call('get', KEYS[i]) or '0'
+    return tonumber(used), {{used, redis.call('pttl', KEYS[i])}}
 end
 local function take(i, amount, seconds)
     take_({{KEYS[i]}}, {{seconds, units}})
@@ -82,10 +83,10 @@ local function take_(KEYS, ARGV)
 end
 local function look(i, amount, seconds)
     local found = look_({{KEYS[2 * i - 1], KEYS[2 * i]}}, {{seconds}})
-    local previous, current = tonumber(found[1]) or 0, tonumber(found[3]) or 0
+    local previous, current = found[1] or '0', found[3] or '0'
     local rest = math.max(0, found[2])
-    local used = math.floor(previous * rest / (seconds * 1000)) + current
-    return used, {{previous, rest, current, found[4]}}
+    local used = math.floor(tonumber(previous) * rest / (seconds * 1000))
+    return used + tonumber(current), {{previous, rest, current, found[4]}}
 end
 local function take(i, amount, seconds)
     take_({{KEYS[2 * i - 1], KEYS[2 * i]}}, {{amount, seconds, units}})
@@ -160,51 +161,55 @@ class RedisCounter:
         for limit in limits:
             keys += self.keys_of(limit.item.key_for(self.strategy, bucket))
             args += (limit.amount, limit.seconds)
-        fits, found = await self.script(keys=keys, args=args)
+        answer = await self.script(keys=keys, args=args)
+        if isinstance(answer, bytes):
+            answer = answer.decode()
+        said, *states = answer.split(";")
         windows = [
-            self.window(limit, now, *state)
-            for limit, state in zip(limits, found, strict=True)
+            self.window(limit, now, *state.split())
+            for limit, state in zip(limits, states, strict=True)
         ]
         if not units:
             return True, windows
+        fits = said == "1"
         if fits:
             windows = [
                 window.counted(limit, units)
                 for limit, window in zip(limits, windows, strict=True)
             ]
-        return bool(fits), windows
+        return fits, windows
 
 
 # Redis tells time in milliseconds, and a key is there to the end of its last.
 
 
-def _fixed(limit: Limit, now: float, count: int, rest: int) -> Window:
-    return Fixed(count, (rest + 1) / 1000)
+def _fixed(limit: Limit, now: float, taken: str, rest: str) -> Window:
+    return Fixed(int(taken), (int(rest) + 1) / 1000)
 
 
 def _moving(
-    limit: Limit, now: float, count: int, oldest: str = "", last: str = ""
+    limit: Limit, now: float, taken: str, oldest: str = "", last: str = ""
 ) -> Window:
-    if not count:
+    if not oldest:
         return Moving(0, limit.seconds, limit.seconds)
     end = limit.seconds - now
-    return Moving(count, float(oldest) + end, float(last) + end)
+    return Moving(int(taken), float(oldest) + end, float(last) + end)
 
 
 def _sliding(
     limit: Limit,
     now: float,
-    previous: int,
-    previous_rest: int,
-    current: int,
-    current_rest: int,
+    previous: str,
+    previous_rest: str,
+    current: str,
+    current_rest: str,
 ) -> Window:
     return sliding(
         limit.seconds,
-        previous,
-        (previous_rest + 1) / 1000,
-        current,
-        (current_rest + 1) / 1000,
+        int(previous),
+        (int(previous_rest) + 1) / 1000,
+        int(current),
+        (int(current_rest) + 1) / 1000,
     )
 
 
