@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import signal
+import socket
 import sys
 import time
 from collections import Counter
@@ -21,6 +23,7 @@ from live import complaints, eventually, live
 from pytest_aiohttp.plugin import AiohttpClient
 from raw import head, raw
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
+from redis.exceptions import RedisError
 from test_rate_limit import ODD, TIMEOUT, fields, levels
 
 from aiohttp_middlewares import check_rate_limit, rate_limit_middleware
@@ -302,6 +305,64 @@ async def test_strategies_do_not_meet_in_one_key(
             )
         )
         assert await statuses(client, "a") == [200]
+    assert levels(caplog) == []
+
+
+@contextlib.asynccontextmanager
+async def cluster(folder: Path) -> AsyncIterator[int]:
+    """A cluster of one, which is as strict as one of many."""
+    program = shutil.which("redis-server")
+    assert program is not None  # as the fixture has found it
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        port, bus = one.getsockname()[1], other.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        *(program, "--bind", "127.0.0.1", "--port", str(port)),
+        *("--cluster-enabled", "yes", "--cluster-port", str(bus)),
+        *("--save", "", "--appendonly", "no", "--dir", str(folder)),
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    redis: Any = Redis(port=port)
+    deadline = time.monotonic() + 20
+    try:
+        while True:
+            assert time.monotonic() < deadline
+            with contextlib.suppress(RedisError):
+                info = await redis.cluster("INFO")
+                if info["cluster_state"] == "ok":
+                    break
+                await redis.cluster("ADDSLOTSRANGE", 0, 16383)
+            await asyncio.sleep(0.05)
+        yield port
+    finally:
+        await redis.aclose()
+        process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("scheme", ["redis+cluster", "redis"])
+async def test_all_keys_of_a_request_are_in_one_place_of_a_cluster(
+    aiohttp_client: AiohttpClient,
+    redis_server: RedisServer,
+    tmp_path: Path,
+    scheme: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with cluster(tmp_path) as port:
+        for strategy in STRATEGIES:
+            client = await aiohttp_client(
+                app_of(
+                    rate_limit_middleware(
+                        "2/minute;5/hour;9/day",
+                        storage=f"async+{scheme}://127.0.0.1:{port}",
+                        strategy=strategy,  # type: ignore[arg-type]
+                        storage_timeout=20,
+                    )
+                )
+            )
+            assert await statuses(client, *"abc") == [200, 200, 429]
+            await client.close()
     assert levels(caplog) == []
 
 
@@ -677,8 +738,9 @@ async def test_cancelled_and_late_commands_leave_nobody_anothers_answer(
             for connection in leave[1::2]:
                 connection.leave()
             await asyncio.sleep(TIMEOUT)
-        while await ask(10_000) is None:  # until it is back
-            await asyncio.sleep(0.02)
+        deadline = time.monotonic() + 20
+        while await ask(10_000) is None:
+            assert time.monotonic() < deadline, "it is never back"
         await redis.flushall()
         left = [await ask(1000 * number) for number in range(1, 31)]
         again = await asyncio.gather(

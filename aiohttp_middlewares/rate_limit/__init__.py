@@ -79,10 +79,10 @@ Several limits
 ==============
 
 All are tested before any is counted, so that a request that one of them
-refuses takes nothing from the others. In memory and in Redis (by redis-py, also
-with sentinels) that is done at once. Other storages, a Redis cluster among
-them, are asked twice for each limit; there two requests in the same moment may
-still take a unit from one limit while another refuses them.
+refuses takes nothing from the others. In memory and in Redis (by redis-py) that
+is done at once. Other storages are asked twice for each limit; there two
+requests in the same moment may still take a unit from one limit while another
+refuses them.
 
 How many round trips
 ====================
@@ -96,10 +96,10 @@ When the storage is away
 ========================
 
 No request waits longer than ``storage_timeout``. ``on_storage_error`` says what
-comes then: ``"allow"`` lets all pass, ``"deny"`` answers 503 with a
-``Retry-After``, ``"memory"`` counts in each process for itself. The log has one
-warning when the storage is found to be away, and one line at ``INFO`` when it
-is back.
+comes then: ``"allow"`` lets all pass and tells nothing of limits, ``"deny"``
+answers 503 with a ``Retry-After``, ``"memory"`` counts in each process for
+itself. The log has one warning when the storage is found to be away, and one
+line at ``INFO`` when it is back.
 
 A storage that failed is left alone for as long as the last try has taken, a
 tenth of a second at least. Then one request tries again, and the others go on
@@ -124,8 +124,8 @@ one stands inside of what finds that out.
 Limits
 ======
 
-In memory each process counts for itself, forgets all when it stops, and
-remembers 100,000 buckets: beyond that the oldest are forgiven. Applications
+In memory each process counts for itself, forgets all when it stops, and keeps
+some 100,000 counts: beyond that the oldest are forgiven. Applications
 that share a Redis share the buckets of routes of the same name: give each a
 database of its own (``async+redis://localhost:6379/1``).
 

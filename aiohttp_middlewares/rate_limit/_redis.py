@@ -123,12 +123,9 @@ class RedisCounter:
     @classmethod
     def of(cls, storage: Any, strategy: str) -> "RedisCounter | None":
         """``None`` for what is no Redis, or one that takes another way."""
-        # In a cluster the buckets of a request are in different places.
-        if getattr(storage, "MODE", None) not in ("BASIC", "SENTINEL"):
-            return None
         from limits.aio.storage.redis.redispy import RedispyBridge
 
-        bridge = storage.bridge
+        bridge = getattr(storage, "bridge", None)
         if not isinstance(bridge, RedispyBridge):
             return None
         functions, names = _FUNCTIONS[strategy]
@@ -159,7 +156,9 @@ class RedisCounter:
         keys: list[str] = []
         args: list[float] = [units, now]
         for limit in limits:
-            keys += self.keys_of(limit.item.key_for(self.strategy, bucket))
+            # In braces is what a cluster goes by: all keys are in one place.
+            key = limit.item.key_for(self.strategy, f"{{{bucket}}}")
+            keys += self.keys_of(key)
             args += (limit.amount, limit.seconds)
         answer = await self.script(keys=keys, args=args)
         if isinstance(answer, bytes):

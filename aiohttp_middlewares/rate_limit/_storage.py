@@ -34,7 +34,7 @@ STRATEGIES = {
 }
 
 
-def limits_for(what: str, extra: str = "rate-limit") -> Any:
+def limits_for(what: str) -> Any:
     """The package ``limits``.
 
     :raises ImportError: it is not installed; the message names the extra.
@@ -44,7 +44,8 @@ def limits_for(what: str, extra: str = "rate-limit") -> Any:
         import limits.errors
     except ImportError as err:
         raise ImportError(
-            f'{what} needs limits; pip install "aiohttp-middlewares[{extra}]"'
+            f"{what} needs limits; "
+            'pip install "aiohttp-middlewares[rate-limit]"'
         ) from err
     return limits
 
@@ -69,7 +70,7 @@ def storage_of(what: str, given: object) -> tuple[Any, bool]:
         options.refuse(TypeError, option, should, given, advice=advice)
     # The rest of it may hold a password.
     scheme = given.partition(":")[0]
-    known = limits._storage_scheme.SCHEMES
+    known = limits.storage.SCHEMES
     if not scheme.startswith("async+") or scheme not in known:
         meant = f"async+{scheme}"
         options.refuse(
