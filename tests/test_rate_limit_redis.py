@@ -24,7 +24,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 from raw import head, raw
 from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.exceptions import RedisError
-from test_rate_limit import ODD, TIMEOUT, fields, levels
+from test_rate_limit import ODD, SLACK, TIMEOUT, fields, levels
 
 from aiohttp_middlewares import check_rate_limit, rate_limit_middleware
 from aiohttp_middlewares.annotations import Middleware
@@ -488,12 +488,11 @@ async def test_no_request_waits_longer_than_storage_timeout(
             )
             taken = time.monotonic() - start
             assert Counter(code for (code,) in found) == expected
-            assert taken < TIMEOUT + 0.5  # a machine that may be busy
+            assert taken < SLACK
             start = time.monotonic()
             for number in range(20):
                 await asked(client, f"c{round_}{number}")
-            # A few of them try again, and nobody else waits.
-            assert time.monotonic() - start < 20 * TIMEOUT / 2
+            assert time.monotonic() - start < SLACK
             assert levels(caplog) == ["WARNING"]
         finally:
             come_back(redis_server)
@@ -604,7 +603,7 @@ async def test_server_that_accepts_and_never_answers_at_all(
     )
     start = time.monotonic()
     found = await asyncio.gather(*(statuses(client, "a") for _ in range(20)))
-    assert time.monotonic() - start < TIMEOUT + 0.5
+    assert time.monotonic() - start < SLACK
     assert Counter(code for (code,) in found) == {200: 1, 429: 19}
     assert levels(caplog) == ["WARNING"]
     over.set()

@@ -150,7 +150,7 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.caching import remembered
+from aiohttp_middlewares._core.caching import LONGEST_KEY, remembered
 from aiohttp_middlewares._core.grammar.networks import parse_node
 from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares._core.middleware import middleware
@@ -341,8 +341,11 @@ def rate_limit_middleware(
     async def rate_limit(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        visit = _visit_of(request)
-        visit.counter = counter
+        visit = request.get(_VISIT)
+        if visit is None:
+            visit = request[_VISIT] = _Visit(counter)
+        else:
+            visit.counter = counter
         if (covered is not None and not covered(request)) or (
             ignored is not None and ignored(request)
         ):
@@ -531,17 +534,21 @@ def _name_of(function: Any) -> str:
     return f"{getattr(function, '__module__', '')}.{name}"
 
 
-def _bucket(key: str, *parts: str) -> str:
+def _bucket(key: str, kind: str, scope: str = "", key_name: str = "") -> str:
     """A name for what is counted, of which no part can take in another's."""
+    short = len(scope) <= LONGEST_KEY
+    prefix = (_known_prefix if short else _prefix)(kind, scope, key_name)
     # What a client sent may hold half of a character.
-    data = _prefix(*parts) + key.encode("utf-8", "surrogatepass")
+    data = prefix + key.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-@functools.lru_cache(maxsize=1024)
 def _prefix(*parts: str) -> bytes:
     text = "".join([f"{len(part)}:{part}" for part in parts])
-    return f"{len(parts)} {text}".encode("utf-8", "surrogatepass")
+    return text.encode("utf-8", "surrogatepass")
+
+
+_known_prefix = functools.lru_cache(maxsize=1024)(_prefix)
 
 
 def _request_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> web.Request:
@@ -555,13 +562,13 @@ def _request_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> web.Request:
 
 
 class _Visit:
-    """What of the limits of a request its answer has to say."""
+    """What has been counted for a request, and where more is."""
 
     __slots__ = ("counter", "found", "has_job")
 
-    def __init__(self) -> None:
+    def __init__(self, counter: Counter) -> None:
         #: That of the innermost middleware around.
-        self.counter: Counter | None = None
+        self.counter = counter
         self.found: list[tuple[Limit, Window]] = []
         self.has_job = False
 
@@ -588,13 +595,6 @@ class _Visit:
 _VISIT = request_key("aiohttp_middlewares.rate_limit", _Visit)
 
 
-def _visit_of(request: web.Request) -> _Visit:
-    visit: _Visit | None = request.get(_VISIT)
-    if visit is None:
-        visit = request[_VISIT] = _Visit()
-    return visit
-
-
 def _visit_in(what: str, request: web.Request) -> _Visit:
     visit: _Visit | None = request.get(_VISIT)
     if visit is None:
@@ -617,8 +617,7 @@ async def _hold(
     :returns: The place of what does that, if it is there since this call.
     :raises aiohttp.web.HTTPTooManyRequests: the units do not fit.
     """
-    counter: Any = visit.counter
-    fits, windows = await counter.count(bucket, limits, units)
+    fits, windows = await visit.counter.count(bucket, limits, units)
     place = None
     if windows:
         visit.found += zip(limits, windows, strict=True)

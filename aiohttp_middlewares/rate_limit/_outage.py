@@ -23,6 +23,10 @@ SHORTEST_PAUSE = 0.1
 #: Between two tries to get a connection from a pool that others have emptied.
 POOL_PAUSE = 0.005
 
+#: A loop that is so many seconds late was busy, and has not yet read what has
+#: come meanwhile.
+LATE = 0.05
+
 logger: logging.Logger = logging.getLogger("aiohttp_middlewares.rate_limit")
 
 
@@ -151,7 +155,8 @@ class _Attempt:
         #: Or it waits for a connection.
         self.is_with_storage = False
         self.task = loop.create_task(self.run(*asked))
-        self.timer = loop.call_later(of.timeout, self.give_up)
+        deadline = loop.time() + of.timeout
+        self.timer = loop.call_at(deadline, self.over, loop, deadline)
 
     async def run(self, *asked: Any) -> None:
         of = self.of
@@ -182,6 +187,12 @@ class _Attempt:
     def say(self, found: Count | None) -> None:
         if not self.answer.done():
             self.answer.set_result(found)
+
+    def over(self, loop: asyncio.AbstractEventLoop, deadline: float) -> None:
+        if loop.time() - deadline < LATE:
+            self.give_up()
+        else:
+            self.timer = loop.call_later(LATE, self.give_up)
 
     def give_up(self) -> None:
         of = self.of

@@ -132,7 +132,7 @@ class RedisCounter:
         sources = {}
         for name in names:
             source = getattr(bridge, f"SCRIPT_{name}", b"")
-            if hashlib.sha1(source).hexdigest() != KNOWN[name]:
+            if _digest(source) != KNOWN[name]:
                 return None
             sources[name] = source.decode()
         script = _SCRIPT.format(functions=functions.format(**sources))
@@ -179,6 +179,10 @@ class RedisCounter:
         return fits, windows
 
 
+def _digest(source: bytes) -> str:
+    return hashlib.sha1(source, usedforsecurity=False).hexdigest()
+
+
 # Redis tells time in milliseconds, and a key is there to the end of its last.
 
 
@@ -192,7 +196,8 @@ def _moving(
     if not oldest:
         return Moving(0, limit.seconds, limit.seconds)
     end = limit.seconds - now
-    return Moving(int(taken), float(oldest) + end, float(last) + end)
+    # Lua has cut the first of the times to a tenth of a millisecond.
+    return Moving(int(taken), float(oldest) + end + 1e-4, float(last) + end)
 
 
 def _sliding(
