@@ -995,7 +995,7 @@ class Remote(
 
 
 #: Long enough for what does answer, on a machine that may be busy.
-TIMEOUT = 0.2
+TIMEOUT = 0.4
 #: And how long whoever waits so long may take on such a machine: less than
 #: redis-py would.
 SLACK = 5.0
