@@ -32,7 +32,7 @@ async def checked(request: web.Request) -> web.Response:
     return web.Response()
 
 
-async def main(storage: str, strategy: Any) -> None:
+def app_of(storage: str, strategy: Any) -> web.Application:
     app = web.Application(
         middlewares=[
             rate_limit_middleware(
@@ -41,12 +41,19 @@ async def main(storage: str, strategy: Any) -> None:
                 storage=storage,
                 strategy=strategy,
                 storage_timeout=20,
-                urls=["/middleware_only"],
+                urls=[f"/{strategy}/middleware_only"],
             )
         ]
     )
     for handler in (middleware_only, decorated, checked):
         app.router.add_get(f"/{handler.__name__}", handler)
+    return app
+
+
+async def main(storage: str, *strategies: str) -> None:
+    app = web.Application()
+    for strategy in strategies:
+        app.add_subapp(f"/{strategy}", app_of(storage, strategy))
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

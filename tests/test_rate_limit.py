@@ -33,9 +33,8 @@ from aiohttp_middlewares import (
     request_id_middleware,
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
-from aiohttp_middlewares.rate_limit import _bucket, rate_limit
+from aiohttp_middlewares.rate_limit import _bucket, _memory, rate_limit
 from aiohttp_middlewares.rate_limit._memory import (
-    MOST_BUCKETS,
     SWEEP_AFTER,
     is_local,
     memory_storage,
@@ -887,15 +886,18 @@ async def test_what_is_over_is_forgotten(strategy: str, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["fixed-window", "moving-window"])
-async def test_no_more_buckets_are_kept_than_so_many(strategy: str) -> None:
+async def test_no_more_buckets_are_kept_than_so_many(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_memory, "MOST_BUCKETS", 300)
     storage = memory_storage()
     counter = counter_of("test", storage, strategy)
     found = parsed("test", limits.parse_many, "5/day")
-    for number in range(MOST_BUCKETS + 50):
+    for number in range(350):
         await counter.count(str(number), found, 1)
     storage.sweep()
-    assert len(storage.expirations) + len(storage.events) == MOST_BUCKETS
-    fits, windows = await counter.count(str(MOST_BUCKETS), found, 1)
+    assert len(storage.expirations) + len(storage.events) == 300
+    fits, windows = await counter.count("349", found, 1)
     assert (fits, windows[0].used(found[0])) == (True, 2)
     fits, windows = await counter.count("0", found, 1)
     assert (fits, windows[0].used(found[0])) == (True, 1)  # forgiven
@@ -1129,12 +1131,14 @@ async def test_loop_that_was_busy_does_not_take_the_storage_for_away(
     storage = Remote()
     middleware = rate_limit_middleware(
         "5/minute",
+        key=lambda request: "a",
         storage=storage,
         on_storage_error="deny",
         storage_timeout=TIMEOUT,
     )
 
     async def soon() -> None:
+        storage.state = is_here
         await asyncio.sleep(0.01)
 
     storage.state = soon

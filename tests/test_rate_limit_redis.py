@@ -371,10 +371,10 @@ async def test_all_keys_of_a_request_are_in_one_place_of_a_cluster(
 
 
 @contextlib.asynccontextmanager
-async def server(uri: str, strategy: str) -> AsyncIterator[str]:
+async def server(uri: str) -> AsyncIterator[str]:
     root = SERVER.parent.parent
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(SERVER), uri, strategy),
+        *(sys.executable, str(SERVER), uri, *STRATEGIES),
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
@@ -387,13 +387,10 @@ async def server(uri: str, strategy: str) -> AsyncIterator[str]:
         await process.wait()
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-async def test_two_processes_let_in_no_more_than_the_limit(
-    uri: str, strategy: str
-) -> None:
+async def test_two_processes_let_in_no_more_than_the_limit(uri: str) -> None:
     async with (
-        server(uri, strategy) as one,
-        server(uri, strategy) as other,
+        server(uri) as one,
+        server(uri) as other,
         ClientSession() as session,
     ):
 
@@ -402,11 +399,12 @@ async def test_two_processes_let_in_no_more_than_the_limit(
             async with session.get(url) as response:
                 return response.status
 
-        for path in ("middleware_only", "decorated", "checked"):
-            found = await asyncio.gather(
-                *(ask(number, path) for number in range(200))
-            )
-            assert Counter(found) == {200: 50, 429: 150}
+        for strategy in STRATEGIES:
+            for name in ("middleware_only", "decorated", "checked"):
+                found = await asyncio.gather(
+                    *(ask(n, f"{strategy}/{name}") for n in range(200))
+                )
+                assert Counter(found) == {200: 50, 429: 150}
 
 
 # When it goes away
@@ -503,6 +501,25 @@ async def test_no_request_waits_longer_than_storage_timeout(
         await redis.flushall()
     await eventually(lambda: not counting())
     assert len(await redis.client_list()) <= 1 + 40
+
+
+async def test_redis_that_refuses_connections_is_not_tried_for_long(
+    aiohttp_client: AiohttpClient, redis_server: RedisServer, uri: str
+) -> None:
+    client = await aiohttp_client(
+        app_of(
+            rate_limit_middleware(
+                "1/hour",
+                storage=uri,
+                on_storage_error="deny",
+                storage_timeout=60,
+            )
+        )
+    )
+    redis_server.stop()
+    start = time.monotonic()
+    assert await statuses(client, *"ab") == [503, 503]
+    assert time.monotonic() - start < SLACK
 
 
 async def test_script_and_counts_may_be_flushed(

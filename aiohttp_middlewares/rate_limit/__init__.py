@@ -107,8 +107,7 @@ without. That all connections are in use is no outage: requests queue for
 them. A request whose time is over before it had a connection goes the same way
 as in an outage, which is logged once.
 
-A command is tried twice, in case that Redis has closed the connection: in rare
-cases a request is counted twice. A request that is cancelled is counted.
+A request that is cancelled is counted.
 
 Order
 =====

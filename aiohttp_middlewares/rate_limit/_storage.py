@@ -93,23 +93,17 @@ def storage_of(what: str, given: object) -> tuple[Any, bool]:
         options.refuse(ValueError, option, should, f"{scheme}:...")
 
 
-def _options_for(what: str, scheme: str) -> dict[str, Any]:
+def _options_for(what: str, scheme: str) -> dict[str, str]:
     if not scheme.startswith("async+redis"):
         return {}
     try:
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
+        import redis.asyncio  # noqa: F401
     except ImportError as err:
         raise ImportError(
             f"{what} needs redis; "
             'pip install "aiohttp-middlewares[rate-limit-redis]"'
         ) from err
-    made: dict[str, Any] = {"implementation": "redispy"}
-    if scheme != "async+redis+cluster":
-        # Once, for a connection that Redis has closed meanwhile. By default
-        # it tries for seconds, while the request waits.
-        made["retry"] = Retry(NoBackoff(), 1)
-    return made
+    return {"implementation": "redispy"}
 
 
 def counter_of(what: str, storage: Any, strategy: str) -> Counter:
