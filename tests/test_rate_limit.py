@@ -39,6 +39,7 @@ from aiohttp_middlewares.rate_limit._memory import (
     is_local,
     memory_storage,
 )
+from aiohttp_middlewares.rate_limit._outage import MOST_CONNECTIONS
 from aiohttp_middlewares.rate_limit._storage import STRATEGIES, counter_of
 from aiohttp_middlewares.rate_limit._windows import parsed, retry_after
 
@@ -1122,6 +1123,78 @@ async def test_one_request_at_a_time_finds_out_whether_it_is_back(
     assert found == [[200]] * 30
     assert time.monotonic() - start < SLACK
     assert 1 <= len(storage.calls) <= 3
+    assert levels(caplog) == ["WARNING"]
+
+
+async def test_what_fails_after_the_outage_it_was_begun_in_is_no_new_one(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    storage = Remote()
+    client = await aiohttp_client(
+        app_of(
+            rate_limit_middleware(
+                "9/minute",
+                storage=storage,
+                storage_timeout=20,
+                on_storage_error="deny",
+            )
+        )
+    )
+    begun, late = asyncio.Event(), asyncio.Event()
+
+    async def fails_late() -> None:
+        begun.set()
+        await late.wait()
+        raise ConnectionResetError
+
+    storage.state = fails_late
+    task = asyncio.ensure_future(statuses(client, "a"))
+    await begun.wait()
+    storage.state = is_down
+    assert await statuses(client, "a") == [503]
+    storage.state = is_here
+    await asyncio.sleep(0.2)  # as long as it is left alone
+    assert await statuses(client, "a") == [200]
+    late.set()
+    assert await task == [503]
+    assert await statuses(client, "a") == [200]
+    assert levels(caplog) == ["WARNING", "INFO"]
+
+
+async def test_who_waits_for_a_connection_does_not_try_what_is_away(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = Remote()
+    client = await aiohttp_client(
+        app_of(
+            rate_limit_middleware(
+                "9/minute", storage=storage, storage_timeout=20
+            )
+        )
+    )
+    late = asyncio.Event()
+
+    async def fails_late() -> None:
+        await late.wait()
+        raise ConnectionResetError
+
+    storage.state = fails_late
+    tasks = [
+        asyncio.ensure_future(client.get("/"))
+        for _ in range(MOST_CONNECTIONS - 20)
+    ]
+    other = await aiohttp_client(client.server)  # with connections of its own
+    tasks += [asyncio.ensure_future(other.get("/")) for _ in range(40)]
+    deadline = time.monotonic() + 20
+    while len(storage.calls) < MOST_CONNECTIONS:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    late.set()
+    responses = await asyncio.gather(*tasks)
+    assert {response.status for response in responses} == {200}
+    assert len(storage.calls) == MOST_CONNECTIONS
     assert levels(caplog) == ["WARNING"]
 
 
