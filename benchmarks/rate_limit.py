@@ -32,7 +32,7 @@ from aiohttp_middlewares import client_ip, rate_limit_middleware
 from aiohttp_middlewares.annotations import Handler, Middleware
 
 LIMIT = "1000000/hour"
-STRATEGIES = {
+STRATEGIES: dict[str, Any] = {
     "fixed-window": limits.aio.strategies.FixedWindowRateLimiter,
     "moving-window": limits.aio.strategies.MovingWindowRateLimiter,
     "sliding-window": limits.aio.strategies.SlidingWindowCounterRateLimiter,
