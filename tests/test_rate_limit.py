@@ -1184,7 +1184,8 @@ async def test_who_waits_for_a_connection_does_not_try_what_is_away(
         asyncio.ensure_future(client.get("/"))
         for _ in range(MOST_CONNECTIONS - 20)
     ]
-    other: Client = await aiohttp_client(client.server)  # with connections of its own
+    # With connections of its own.
+    other: Any = await aiohttp_client(client.server)
     tasks += [asyncio.ensure_future(other.get("/")) for _ in range(40)]
     deadline = time.monotonic() + 20
     while len(storage.calls) < MOST_CONNECTIONS:

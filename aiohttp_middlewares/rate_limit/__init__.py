@@ -69,11 +69,9 @@ Whom it counts
 
 By default :func:`client_ip`, for each route: ``/users/{id}`` is one, whatever
 the id, and all that is answered 404 or 405 is another. A function of your own
-gives any string instead, such as
-``lambda request: get_user(request) or client_ip(request)``; ``None`` stands
-for a request that is not limited. What a client sends may be a key: of scope
-and key together only a hash is kept, and no key reaches into the bucket of
-another scope or of another key function.
+gives any string instead; ``None`` stands for a request that is not limited.
+What a client sends may be a key: of scope and key together only a hash is kept,
+and no key reaches into the bucket of another scope or of another key function.
 
 Several limits
 ==============
@@ -115,7 +113,9 @@ Order
 Inside of :mod:`aiohttp_middlewares.proxy_headers`, which decides who the client
 is: outside of it all visitors have the address of the proxy, and one bucket.
 Inside of :mod:`aiohttp_middlewares.cors` and :mod:`aiohttp_middlewares.error`,
-so that a page in a browser can read a 429, and preflights are not counted.
+so that a page in a browser can read a 429, and preflights are not counted. (A
+page of another origin reads the fields only if ``expose_headers`` of cors names
+them: ``RateLimit``, ``RateLimit-Policy``, ``Retry-After``.)
 Outside of :mod:`aiohttp_middlewares.body_limit` and all that works: a request
 that is refused costs nothing more. Where the key is who is logged in, a second
 one stands inside of what finds that out.
@@ -124,9 +124,9 @@ Limits
 ======
 
 In memory each process counts for itself, forgets all when it stops, and keeps
-some 100,000 counts: beyond that the oldest are forgiven. Applications
-that share a Redis share the buckets of routes of the same name: give each a
-database of its own (``async+redis://localhost:6379/1``).
+some 100,000 counts: beyond that the oldest are forgiven. Applications that
+share a Redis share the buckets of routes of the same name: give each a database
+of its own (``async+redis://localhost:6379/1``).
 
 ``"moving-window"`` is exact, and stores a time for each unit;
 ``"sliding-window"`` stores two numbers, and takes the requests of the last
