@@ -12,7 +12,8 @@ the order in which a request comes to them:
   ``https_redirect``
 * what is on every answer: ``security_headers``, ``cors``, ``error``
 * who hears of what nobody expected: ``report``
-* what is refused before any work is done: ``early_data``, ``body_limit``
+* what is refused before any work is done: ``early_data``, ``rate_limit``,
+  ``body_limit``
 * the work: ``compression``, ``timeout``, ``shield``, ``session``
 * who may do it: ``csrf``, and one of ``sign_in``, ``bearer_auth``,
   ``api_key`` and ``basic_auth``
@@ -52,6 +53,11 @@ from aiohttp_middlewares.idempotency import (
 )
 from aiohttp_middlewares.jwt import KeysUnavailable, jwt_verifier
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
+from aiohttp_middlewares.rate_limit import (
+    check_rate_limit,
+    client_ip,
+    rate_limit_middleware,
+)
 from aiohttp_middlewares.report import (
     bugsnag_reporter,
     report_middleware,
@@ -100,6 +106,8 @@ __all__ = (
     "bearer_auth_middleware",
     "body_limit_middleware",
     "bugsnag_reporter",
+    "check_rate_limit",
+    "client_ip",
     "compression_middleware",
     "cors_middleware",
     "csp_nonce",
@@ -123,6 +131,7 @@ __all__ = (
     "openid_connect",
     "problem_error_handler",
     "proxy_headers_middleware",
+    "rate_limit_middleware",
     "report_middleware",
     "request_id_middleware",
     "requires",

@@ -344,6 +344,9 @@ ROOMS: dict[str, Callable[[Any], Any]] = {
     "idempotency ignore": lambda urls: m.idempotency_middleware(
         required=True, methods=["GET", "POST"], ignore=urls
     ),
+    "rate_limit ignore": lambda urls: m.rate_limit_middleware(
+        "0/minute", ignore=urls
+    ),
     "security_headers ignore": lambda urls: m.security_headers_middleware(
         ignore=urls
     ),
@@ -372,8 +375,10 @@ def test_every_option_that_exempts_is_tried() -> None:
         for option in signature(getattr(m, name)).parameters
         if option in ("ignore", "allow", "limits")
     }
-    # What is listed there must not be compressed: no exemption.
-    assert options - {"compression ignore"} == set(ROOMS)
+    # What is listed there must not be compressed: no exemption. And those are
+    # no rules.
+    others = {"compression ignore", "rate_limit limits"}
+    assert options - others == set(ROOMS)
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -34,6 +34,7 @@ from aiohttp_middlewares import (
     jwt_verifier,
     problem_error_handler,
     proxy_headers_middleware,
+    rate_limit_middleware,
     trusted_host_middleware,
 )
 from aiohttp_middlewares._core import grammar, options
@@ -311,6 +312,12 @@ MIDDLEWARES: list[tuple[Middleware, list[str]]] = [
     (api_key_middleware({"a": "b"}), ["X-API-Key"]),
     (early_data_middleware(), ["Early-Data"]),
     (idempotency_middleware(), ["Idempotency-Key"]),
+    (
+        rate_limit_middleware(
+            "1000000/second", key=lambda request: request.headers["X-Key"]
+        ),
+        ["X-Key"],
+    ),
 ]
 
 

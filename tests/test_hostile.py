@@ -50,6 +50,7 @@ from aiohttp_middlewares import (
     jwt_verifier,
     problem_error_handler,
     proxy_headers_middleware,
+    rate_limit_middleware,
     report_middleware,
     request_id_middleware,
     security_headers_middleware,
@@ -475,6 +476,11 @@ ONLY = os.environ.get("FUZZ_ONLY")
 AT_ONCE = 16
 
 
+def odd_key(request: web.Request) -> str:
+    """Whatever a client may send."""
+    return f"{request.method} {request.path_qs} {[*request.headers.items()]}"
+
+
 def documented() -> list[Any]:
     """The documented order. A new middleware has to be added, in its place."""
     return [
@@ -498,6 +504,7 @@ def documented() -> list[Any]:
         # What the reporters of the SDKs ask of a request.
         report_middleware(lambda err, request: described(request)),
         early_data_middleware(),
+        rate_limit_middleware("1000000/second", key=odd_key),
         body_limit_middleware(1000, limits={"/chunks": 2000}),
         compression_middleware(minimum_size=0),
         timeout_middleware(29.5, limits={fuzz.SLOW: 0.01}),

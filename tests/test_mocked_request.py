@@ -37,6 +37,7 @@ FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "idempotency_middleware": ((), {}),
     "proxy_headers_middleware": ((), {"trusted": ["127.0.0.1"]}),
     "report_middleware": ((lambda err, request: None,), {}),
+    "rate_limit_middleware": (("100/minute",), {}),
     "security_headers_middleware": ((), {}),
     "request_id_middleware": ((), {}),
     "session_middleware": (("0123456789abcdef0123456789abcdef",), {}),
