@@ -42,12 +42,23 @@ def main() -> None:
     options.add_argument("--processes", type=int, default=5)
     options.add_argument("--seconds", type=int, default=4, help="of load")
     options.add_argument("--instructions", action="store_true")
+    options.add_argument(
+        "--list", action="store_true", help="the documented list, in parts"
+    )
     options.add_argument("--save", action="store_true")
     given = options.parse_args()
     pythons = {"ours": sys.executable, "upstream": given.upstream}
     print(environment(), end="\n\n", flush=True)
     if given.instructions:
         show("instructions", *instructions(pythons))
+        return
+    if given.list:
+        if (table := the_list(given.seconds, given.processes)) is not None:
+            show("the documented list", *table)
+            if given.save:
+                write(
+                    f"performance-list-{platform.python_version()}.csv", table
+                )
         return
     cases = in_process(pythons, given.rounds, given.processes)
     show("nanoseconds over a bare handler", *cases)
@@ -201,10 +212,81 @@ def whole_servers(
     return ["server", *WAYS, "GET, requests/s"], rows
 
 
+#: What is measured: its name, the stack and the options of its server, and
+#: what is sent.
+Row = tuple[str, list[str], dict[str, str]]
+PLAIN = {"Host": BROWSER["Host"]}
+RICH = {**PLAIN, "Origin": ORIGIN, "Accept-Encoding": "gzip, br"}
+LISTED = (
+    "proxy_headers",
+    "trusted_host",
+    "https_redirect",
+    "security_headers",
+    "cors",
+    "error",
+    "early_data",
+    "body_limit",
+    "compression",
+    "timeout",
+    "shield",
+    "session",
+    "csrf",
+)
+
+
+def the_list(seconds: int, rounds: int) -> Table | None:
+    """Microseconds of a request over that of a bare server, by parts."""
+    if shutil.which("wrk") is None:
+        print("the list: not run, as there is no wrk", end="\n\n")
+        return None
+    # The bare server of each kind of request comes before what stands on it.
+    rows: list[Row] = [
+        ("bare", ["bare"], PLAIN),
+        ("thirteen empty", ["thirteen empty"], PLAIN),
+        ("all thirteen", ["documented"], PLAIN),
+        ("the five", ["five"], PLAIN),
+    ]
+    rows += [
+        (f"all but {name}", ["documented", f"--without={name}"], PLAIN)
+        for name in LISTED
+    ]
+    rows += [
+        ("bare, 10 kB, Origin", ["bare", "--handler=large"], RICH),
+        ("all, 10 kB, Origin", ["documented", "--handler=large"], RICH),
+    ]
+    for handler in ("read", "changed"):
+        rows += [
+            (
+                f"{stack}, {handler}",
+                [stack, f"--handler={handler}"],
+                PLAIN,
+            )
+            for stack in ("aiohttp-session", "session", "documented")
+        ]
+    rates: dict[str, list[float]] = {}
+    with spinning():
+        for _ in range(rounds):
+            for name, arguments, fields in rows:
+                with served(sys.executable, *arguments) as port:
+                    load(port, "GET", 1, fields)
+                    rate = load(port, "GET", seconds, fields)
+                    rates.setdefault(name, []).append(rate)
+    table = []
+    base = 0.0
+    for name, _, _ in rows:
+        took = 1e6 / median(rates[name])
+        if name.startswith(("bare", "aiohttp-session")):
+            base = took
+        table.append(
+            [name, f"{took:.1f}", f"{took - base:.1f}", f"{base / took:.2f}"]
+        )
+    return ["server", "µs a request", "over its base", "share"], table
+
+
 @contextmanager
-def served(python: str, stack: str) -> Iterator[int]:
+def served(python: str, *arguments: str) -> Iterator[int]:
     server = subprocess.Popen(
-        [python, "-B", str(HERE / "server.py"), stack],
+        [python, "-B", str(HERE / "server.py"), *arguments],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -231,9 +313,11 @@ def spinning() -> Iterator[None]:
         spinner.wait()
 
 
-def load(port: int, way: str, seconds: int) -> float:
+def load(
+    port: int, way: str, seconds: int, fields: dict[str, str] = BROWSER
+) -> float:
     """Requests per second."""
-    fields = dict(BROWSER)
+    fields = dict(fields)
     if way == "GET with CORS":
         fields["Origin"] = ORIGIN
     script = HERE / "post.lua" if way == "POST" else None

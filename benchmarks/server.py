@@ -2,11 +2,28 @@
 
 import argparse
 import asyncio
+import json
 import logging
 import os
+from typing import Any
 
 from aiohttp import web
 from cases import ORIGIN, answer, documented, empty, five
+
+import aiohttp_middlewares as package
+
+
+def sessions() -> list[Any]:
+    return [package.session_middleware("0123456789abcdef0123456789abcdef")]
+
+
+def their_sessions() -> list[Any]:
+    """aiohttp-session alone, with the least that it can do."""
+    import aiohttp_session
+
+    storage = aiohttp_session.SimpleCookieStorage()
+    return [aiohttp_session.session_middleware(storage)]
+
 
 STACKS = {
     "bare": list,
@@ -14,12 +31,45 @@ STACKS = {
     "five": five,
     "thirteen empty": lambda: [empty] * 13,
     "documented": documented,
+    "session": sessions,
+    "aiohttp-session": their_sessions,
     "aiohttp-cors": list,
     "aiohttp-remotes": list,
 }
 
 
-async def application(stack: str) -> web.Application:
+ITEMS = [
+    {"id": number, "name": f"item {number}", "tags": ["new", "red"]}
+    for number in range(190)
+]
+LARGE = json.dumps(ITEMS).encode()  # 10 kB
+
+
+async def large(request: web.Request) -> web.StreamResponse:
+    return web.Response(body=LARGE, content_type="application/json")
+
+
+async def read(request: web.Request) -> web.StreamResponse:
+    import aiohttp_session
+
+    session = await aiohttp_session.get_session(request)
+    return web.json_response({"user": session.get("user")})
+
+
+async def changed(request: web.Request) -> web.StreamResponse:
+    import aiohttp_session
+
+    session = await aiohttp_session.get_session(request)
+    session["visits"] = session.get("visits", 0) + 1
+    return web.json_response(session["visits"])
+
+
+HANDLERS = {"answer": answer, "large": large, "read": read, "changed": changed}
+
+
+async def application(
+    stack: str, handler: str = "answer", without: str | None = None
+) -> web.Application:
     if stack == "aiohttp-remotes":
         import aiohttp_remotes  # type: ignore[import-not-found,unused-ignore]
 
@@ -28,8 +78,18 @@ async def application(stack: str) -> web.Application:
             app, aiohttp_remotes.XForwardedRelaxed(), aiohttp_remotes.Secure()
         )
     else:
-        app = web.Application(middlewares=STACKS[stack]())
-    routes = [app.router.add_route(way, "/api/items", answer) for way in WAYS]
+        middlewares = STACKS[stack]()
+        if without is not None:
+            middlewares = [
+                each
+                for each in middlewares
+                if each.__name__ != without  # as its factory is called
+            ]
+        app = web.Application(middlewares=middlewares)
+    routes = [
+        app.router.add_route(way, "/api/items", HANDLERS[handler])
+        for way in WAYS
+    ]
     if stack == "aiohttp-cors":
         import aiohttp_cors  # type: ignore[import-not-found,unused-ignore]
 
@@ -46,11 +106,14 @@ WAYS = ("GET", "POST")
 async def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("stack", choices=STACKS)
-    stack = options.parse_args().stack
+    options.add_argument("--handler", choices=HANDLERS, default="answer")
+    options.add_argument("--without")
+    given = options.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     logging.getLogger("aiohttp_middlewares").setLevel(logging.CRITICAL)
-    runner = web.AppRunner(await application(stack), access_log=None)
+    app = await application(given.stack, given.handler, given.without)
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
