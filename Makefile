@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo demo-check test test-redis test-browser test-proxy fuzz soak \
-	soak-short lint types docs bench bench-client bench-instructions \
-	bench-compression clean
+	soak-short lint types docs bench bench-client bench-limits bench-tokens \
+	bench-instructions bench-compression clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s%s\n", $$1, $$2}' \
@@ -65,11 +65,18 @@ PEERS := $(VENV)-peers
 bench-client: $(PEERS)/.done ## Measure the client's beside what others use
 	PYTHONPATH=. $(PEERS)/bin/python benchmarks/client.py $(ARGS)
 
+bench-limits: $(PEERS)/.done ## Measure rate limits beside what others use
+	PYTHONPATH=. $(PEERS)/bin/python benchmarks/rate_limit.py $(ARGS)
+
+bench-tokens: $(VENV)/.bench ## Verify tokens beside joserfc and PyJWT
+	$(BIN)/python -m benchmarks.tokens $(ARGS)
+
 $(PEERS)/.done: $(VENV)/.bench
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install -q aiohttp-retry==2.9.1 \
-		tenacity==9.2.1 aiolimiter==1.3.0 \
-		$$($(BIN)/python -m pip freeze | grep -E '^(aiohttp|multidict|yarl)==')
+		tenacity==9.2.1 aiolimiter==1.3.0 aiohttp-ratelimiter==4.1.3 \
+		$$($(BIN)/python -m pip freeze | \
+		grep -E '^(aiohttp|limits|multidict|redis|yarl)==')
 	@touch $@
 
 bench-instructions: $(VENV)/.bench $(UPSTREAM)/.done ## Count instructions
