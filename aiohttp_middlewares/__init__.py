@@ -7,7 +7,7 @@ Middlewares for ``aiohttp.web`` applications. Each module is one of them and
 holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on. In
 the order in which a request comes to them:
 
-* which one it is: ``request_id``
+* which one it is, and what becomes of it: ``request_id``, ``tracing``
 * who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
   ``https_redirect``
 * what is on every answer: ``security_headers``, ``cors``, ``error``
@@ -50,6 +50,7 @@ from aiohttp_middlewares.security_headers import (
 from aiohttp_middlewares.session import SignedCookieStorage, session_middleware
 from aiohttp_middlewares.shield import drain_shielded, shield_middleware
 from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
+from aiohttp_middlewares.tracing import tracing_middleware
 from aiohttp_middlewares.trusted_host import trusted_host_middleware
 from aiohttp_middlewares.utils import match_path
 
@@ -86,6 +87,7 @@ __all__ = (
     "session_middleware",
     "shield_middleware",
     "timeout_middleware",
+    "tracing_middleware",
     "trusted_host_middleware",
 )
 
