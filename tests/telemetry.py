@@ -32,8 +32,8 @@ class Told:
         }
 
     @property
-    def spans(self) -> tuple[ReadableSpan, ...]:
-        return tuple(self._spans.get_finished_spans())
+    def spans(self) -> list[ReadableSpan]:
+        return list(self._spans.get_finished_spans())
 
     def points(self, name: str) -> list[Any]:
         """The series of a metric, each with ``attributes``."""
