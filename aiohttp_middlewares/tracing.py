@@ -126,22 +126,27 @@ Limits
 
 A path may hold secrets, such as the token of a link: it is told as it is, and
 so are headers that are to be captured. Those of a secret name are refused.
+A request that aiohttp cannot parse has no span. The parser of aiohttp 3.12 does
+not know QUERY, and its name is lost there.
 """
 
 import logging
 import random
 import sys
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core.failures import on_failure
-from aiohttp_middlewares._core.grammar.authority import DEFAULT_PORTS
+from aiohttp_middlewares._core.grammar.authority import (
+    DEFAULT_PORTS,
+    parse_authority,
+)
 from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.outcome import Outcome, outcome_of
-from aiohttp_middlewares._core.requests import authority_of, lines, warn_once
+from aiohttp_middlewares._core.requests import authority_text, lines, warn_once
 from aiohttp_middlewares._core.routes import UNMATCHED
 from aiohttp_middlewares._core.statuses import is_http
 from aiohttp_middlewares._core.telemetry import (
@@ -442,25 +447,37 @@ class _Traced:
             server.request_size.record(size, labels, self.context)
 
 
-def _asked(request: web.Request, scheme: str) -> Iterable[tuple[str, Any]]:
+def _asked(request: web.Request, scheme: str) -> dict[str, Any]:
     """What a request asks for, and who."""
     url = request.rel_url
-    yield "url.scheme", scheme
-    yield "url.path", storable(url.raw_path) or "/"
+    told: dict[str, Any] = {
+        "url.scheme": scheme,
+        "url.path": storable(url.raw_path) or "/",
+        **version_of(request.version),
+    }
     if query := url.raw_query_string:
-        yield "url.query", redacted(query)
-    authority = authority_of(request)
-    if authority is not None:
-        yield SERVER, authority.host.strip("[]")
-        port = authority.port or DEFAULT_PORTS.get(scheme)
+        told["url.query"] = redacted(query)
+    host, port = _authority(authority_text(request))
+    if host is not None:
+        told[SERVER] = host
+        port = port or DEFAULT_PORTS.get(scheme)
         if port is not None:
-            yield PORT, port
+            told[PORT] = port
     if request.remote:
-        yield "client.address", storable(request.remote)
-    yield from version_of(request.version).items()
+        told["client.address"] = storable(request.remote)
     agent = request.headers.get(hdrs.USER_AGENT)
     if agent is not None:
-        yield "user_agent.original", storable(agent)
+        told["user_agent.original"] = storable(agent)
+    return told
+
+
+@lru_cache(maxsize=256)  # a server has few names
+def _authority(text: str | None) -> tuple[str | None, int | None]:
+    """Host and port, IPv6 without its brackets."""
+    found = None if text is None else parse_authority(text)
+    if found is None:
+        return None, None
+    return found.host.strip("[]"), found.port
 
 
 def _is_gone(request: web.Request) -> bool:

@@ -21,12 +21,13 @@ from aiohttp.test_utils import TestServer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from live import Live, eventually, live
-from opentelemetry import baggage, trace
+from opentelemetry import baggage, propagate, trace
 from opentelemetry.instrumentation.aiohttp_server import (
     AioHttpServerInstrumentor,
     create_aiohttp_middleware,
 )
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.shim.opentracing_shim import create_tracer
@@ -149,6 +150,9 @@ async def test_name_is_the_method_and_the_route(
         await ask(site, line)
         await eventually(lambda: told.spans)
     (span,) = told.spans
+    original_method = told_of(span).get("http.request.method_original")
+    if original_method == "<unknown>":
+        pytest.skip("the parser of this aiohttp does not know the method")
     assert span.name == name
     attributes = told_of(span)
     assert attributes["http.request.method"] == method
@@ -324,15 +328,16 @@ async def test_exception_that_becomes_a_4xx_further_in_is_none() -> None:
     assert span.status.status_code is StatusCode.UNSET
 
 
+@pytest.mark.parametrize("error", [answers.Failed, asyncio.TimeoutError])
 @pytest.mark.parametrize("inside", [[], [error_middleware()]])
 async def test_stream_that_fails_is_an_error_though_its_status_was_200(
-    inside: list[Middleware],
+    inside: list[Middleware], error: type[Exception]
 ) -> None:
     async def broken(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
         await response.write(b"half")
-        raise answers.Failed
+        raise error
 
     told = Told()
     async with serving(
@@ -342,13 +347,13 @@ async def test_stream_that_fails_is_an_error_though_its_status_was_200(
     ) as site:
         connection = await site.connect()
         connection.send("GET /broken")
-        await connection.rest()
+        await connection.head()
         connection.leave()
         await eventually(lambda: told.spans)
     (span,) = told.spans
     attributes = told_of(span)
     assert attributes["http.response.status_code"] == 200
-    assert attributes["error.type"] == "Failed"
+    assert attributes["error.type"] == error.__name__
     assert span.status.status_code is StatusCode.ERROR
     assert len(span.events) == 1
 
@@ -1044,7 +1049,10 @@ async def test_processor_that_fails_harms_nobody(
     assert [point.value for point in told.points(ACTIVE)] in ([], [0])
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
+# A file is read by threads, which hold it for a moment longer.
+@pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind.name != "file"], ids=str
+)
 async def test_nothing_more_waits_for_the_garbage_collector(
     kind: answers.Kind,
 ) -> None:
@@ -1108,7 +1116,7 @@ def header_values() -> st.SearchStrategy[bytes]:
 )
 @settings(
     deadline=None,
-    max_examples=60,
+    max_examples=30,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_what_clients_send_never_fails(
@@ -1172,8 +1180,79 @@ async def test_baggage_reaches_the_handler() -> None:
         tracing_middleware(**told.providers), routes={"/": handler}
     ) as site:
         await ask(site, "GET /", "baggage: user=ann\r\n")
-        await ask(site, "GET /", "baggage: \u00ff\r\n")
-    assert seen == [{"user": "ann"}, {}]
+    assert seen == [{"user": "ann"}]
+
+
+async def test_baggage_that_cannot_be_read_does_not_break_the_trace(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = Told()
+    async with serving(tracing_middleware(**told.providers)) as site:
+        connection = await site.connect()
+        connection.writer.write(
+            b"GET /returned HTTP/1.1\r\nHost: a\r\nbaggage: a\xff=1\r\n"
+            b"traceparent: %b\r\n\r\n" % TRACEPARENT.encode()
+        )
+        assert (await connection.answer()).status == 200
+        connection.leave()
+        await eventually(lambda: told.spans)
+    assert trace_of(told.spans[0]) == TRACE
+    assert [r for r in caplog.records if r.name.startswith("opentel")] == []
+
+
+class Odd(TextMapPropagator):
+    """Raises, or sends what no header may hold."""
+
+    def __init__(self, sends: str | None) -> None:
+        self.sends = sends
+
+    def extract(
+        self, carrier: Any, context: Any = None, getter: Any = None
+    ) -> Any:
+        # One that looks for a family of names.
+        assert "host" in {name.lower() for name in getter.keys(carrier)}
+        raise ZeroDivisionError
+
+    def inject(
+        self, carrier: Any, context: Any = None, setter: Any = None
+    ) -> None:
+        if self.sends is None:
+            raise ZeroDivisionError
+        carrier["X-Odd"] = self.sends
+
+    @property
+    def fields(self) -> set[str]:
+        return {"X-Odd"}
+
+
+@pytest.mark.parametrize(
+    ("sends", "sent"),
+    [(None, None), ("a\r\nb: c", None), ("\udcff", None), ("fine", "fine")],
+)
+async def test_propagator_that_fails_harms_nobody(
+    sends: str | None, sent: str | None
+) -> None:
+    told = Told()
+
+    async def seen(request: web.Request) -> web.Response:
+        return web.json_response(request.headers.get("X-Odd"))
+
+    usual = propagate.get_global_textmap()
+    propagate.set_global_textmap(Odd(sends))
+    try:
+        async with serving(
+            tracing_middleware(**told.providers), routes={"/": seen}
+        ) as site:
+            async with (
+                aiohttp.ClientSession(
+                    middlewares=[client_tracing(**told.providers)]
+                ) as session,
+                session.get(f"http://{site.host}:{site.port}/") as answer,
+            ):
+                assert await answer.json() == sent
+            await eventually(lambda: len(told.spans) == 2)
+    finally:
+        propagate.set_global_textmap(usual)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import os
 from types import ModuleType
 from typing import Any, Protocol
 
+from aiohttp import HttpVersion10, HttpVersion11
 from multidict import istr
 
 from aiohttp_middlewares._core import options
@@ -36,7 +37,10 @@ PORT = "server.port"
 VERSION = "network.protocol.version"
 
 #: A client may claim any version, of which there would be a series each.
-_VERSIONS = {(1, 0): "1.0", (1, 1): "1.1"}
+_VERSIONS: dict[Any, dict[str, str]] = {
+    HttpVersion10: {VERSION: "1.0"},
+    HttpVersion11: {VERSION: "1.1"},
+}
 _KNOWN_METHODS = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS"
 
 
@@ -150,8 +154,7 @@ def _does_nothing(provider: object) -> bool:
 
 def version_of(version: Any) -> dict[str, str]:
     """That of HTTP, if it is one of those that there are."""
-    found = _VERSIONS.get((version.major, version.minor)) if version else None
-    return {} if found is None else {VERSION: found}
+    return _VERSIONS.get(version, {})
 
 
 def storable(text: str) -> str:
