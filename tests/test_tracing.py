@@ -856,10 +856,21 @@ async def test_metrics_tell_durations_and_sizes() -> None:
     }
 
 
-async def test_duration_is_linked_to_the_span() -> None:
+@pytest.mark.parametrize(
+    ("path", "fields"), [("/returned", {}), ("/websocket", answers.UPGRADE)]
+)
+async def test_duration_is_linked_to_the_span(
+    path: str, fields: dict[str, str]
+) -> None:
     told = Told()
     async with serving(tracing_middleware(**told.providers)) as site:
-        await ask(site, "GET /returned")
+        connection = await site.connect()
+        connection.send(
+            f"GET {path}",
+            fields="".join(f"{name}: {fields[name]}\r\n" for name in fields),
+        )
+        await connection.head()
+        connection.leave()
         await eventually(lambda: told.spans)
     (point,) = told.points(DURATION)
     (exemplar,) = point.exemplars
