@@ -156,10 +156,11 @@ from aiohttp_middlewares._core.telemetry import (
     ROUTE,
     SERVER,
     STATUS,
+    Captured,
     MeterProvider,
     Telemetry,
     TracerProvider,
-    captured,
+    exception_told,
     headers_told,
     redacted,
     storable,
@@ -211,20 +212,12 @@ def tracing_middleware(
     :raises ValueError: a header name is none, or one of secrets.
     """
     what = "tracing_middleware"
+    telemetry = Telemetry(what, __name__, tracer_provider, meter_provider)
     server = _Server(
-        Telemetry(what, __name__, tracer_provider, meter_provider),
-        captured(
-            f"{what} capture_request_headers",
-            "request",
-            capture_request_headers,
-        ),
-        captured(
-            f"{what} capture_response_headers",
-            "response",
-            capture_response_headers,
-        ),
+        telemetry,
+        telemetry.captured("request", capture_request_headers),
+        telemetry.captured("response", capture_response_headers),
     )
-    telemetry = server.telemetry
     is_ignored = exemption(f"{what} ignore", ignore)
     attach = telemetry.api.context.attach
     say_so = warn_once(
@@ -244,11 +237,11 @@ def tracing_middleware(
             return await handler(request)
         request[_KEY] = True
         context = server.context_of(request)
-        if is_ignored is not None and is_ignored(request):
-            attach(server.unsampled(context))
-            return await handler(request)
         if telemetry.is_idle():
             attach(context)
+            return await handler(request)
+        if is_ignored is not None and is_ignored(request):
+            attach(server.unsampled(context))
             return await handler(request)
         try:
             traced = _Traced(server, request, context)
@@ -302,8 +295,8 @@ class _Server:
     def __init__(
         self,
         telemetry: Telemetry,
-        request_headers: list[Any],
-        response_headers: list[Any],
+        request_headers: Captured,
+        response_headers: Captured,
     ) -> None:
         self.telemetry = telemetry
         self.request_headers = request_headers
@@ -402,7 +395,7 @@ class _Traced:
         self._error = type(exc).__qualname__
         if self.span.is_recording():
             try:
-                self.span.record_exception(exc)
+                self.span.add_event("exception", exception_told(exc))
             except Exception:
                 logger.exception("An exception could not be recorded")
 

@@ -290,6 +290,33 @@ async def test_unexpected_exception_is_recorded_once(
     assert point.attributes["error.type"] == "Failed"
 
 
+async def test_exception_that_quotes_what_came_can_be_exported() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        try:
+            raise KeyError(request.headers["X-In"])
+        except KeyError as exc:
+            raise ValueError("\udcff") from exc
+
+    told = Told()
+    async with serving(
+        tracing_middleware(**told.providers), routes={"/": handler}
+    ) as site:
+        connection = await site.connect()
+        connection.writer.write(
+            b"GET / HTTP/1.1\r\nHost: a\r\nX-In: \xff\r\n\r\n"
+        )
+        assert (await connection.answer()).status == 500
+        connection.leave()
+        await eventually(lambda: told.spans)
+    (event,) = told.spans[0].events
+    assert event.attributes is not None
+    assert event.attributes["exception.type"] == "ValueError"
+    assert event.attributes["exception.message"] == "?"
+    assert "KeyError" in str(event.attributes["exception.stacktrace"])
+    for value in event.attributes.values():
+        str(value).encode()
+
+
 async def test_answer_of_503_is_an_error_without_an_exception() -> None:
     async def raises(request: web.Request) -> web.Response:
         raise web.HTTPServiceUnavailable

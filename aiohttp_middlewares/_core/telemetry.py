@@ -6,8 +6,9 @@ is imported here and nowhere else; without an SDK it does next to nothing.
 
 import logging
 import os
+import traceback
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from aiohttp import HttpVersion10, HttpVersion11
 from multidict import istr
@@ -44,6 +45,10 @@ _VERSIONS: dict[Any, dict[str, str]] = {
 _KNOWN_METHODS = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS"
 
 
+#: The name of a header, and that of its attribute.
+Captured: TypeAlias = list[tuple[istr, str]]
+
+
 class TracerProvider(Protocol):
     """One of ``opentelemetry.trace.TracerProvider``."""
 
@@ -67,6 +72,7 @@ class Telemetry:
         meter_provider: MeterProvider | None,
     ) -> None:
         self.api = api = _api(what)
+        self._what = what
         for option, value, kind in (
             ("tracer_provider", tracer_provider, api.trace.TracerProvider),
             ("meter_provider", meter_provider, api.metrics.MeterProvider),
@@ -85,9 +91,9 @@ class Telemetry:
         self.error_status = api.trace.StatusCode.ERROR
         given = os.environ.get(_KNOWN_METHODS)
         self.methods = (
-            METHODS | {"QUERY"}
-            if given is None
-            else frozenset(name.strip() for name in given.split(","))
+            frozenset(name.strip() for name in given.split(","))
+            if given
+            else METHODS | {"QUERY"}
         )
         # Those of exporters, so that they are not traced themselves. They
         # have no public name yet.
@@ -121,6 +127,22 @@ class Telemetry:
             return {METHOD: method}, method
         original = storable(method)
         return {METHOD: OTHER_METHOD, ORIGINAL_METHOD: original}, "HTTP"
+
+    def captured(self, side: str, names: StrCollection) -> Captured:
+        """The headers to tell of, and by which names of attributes.
+
+        :raises TypeError: what is no collection of header names.
+        :raises ValueError: a name that is none, or one of secrets.
+        """
+        what = f"{self._what} capture_{side}_headers"
+        found = options.tokens(what, "header names", names)
+        for name in found:
+            if is_secret(name):
+                should = "header names that hold no secrets"
+                options.refuse(ValueError, what, should, name)
+        return [
+            (istr(name), f"http.{side}.header.{name.lower()}") for name in found
+        ]
 
     def duration(self, side: str) -> Any:
         return self.meter.create_histogram(
@@ -172,25 +194,22 @@ def redacted(query: str) -> str:
     return storable(strike_out(query, REDACTED, show=True))
 
 
-def captured(
-    what: str, side: str, names: StrCollection
-) -> list[tuple[istr, str]]:
-    """The headers to tell of, and by which names of attributes."""
-    found = options.tokens(what, "header names", names)
-    for name in found:
-        if is_secret(name):
-            should = "header names that hold no secrets"
-            options.refuse(ValueError, what, should, name)
-    return [
-        (istr(name), f"http.{side}.header.{name.lower()}") for name in found
-    ]
-
-
-def headers_told(
-    names: list[tuple[istr, str]], headers: Any
-) -> dict[str, list[str]]:
+def headers_told(names: Captured, headers: Any) -> dict[str, list[str]]:
     return {
         attribute: [storable(value) for value in headers.getall(name)]
         for name, attribute in names
         if name in headers
+    }
+
+
+def exception_told(exc: Exception) -> dict[str, str]:
+    """An event of the conventions, of which nothing fails in an exporter."""
+    kind = type(exc)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return {
+        "exception.type": f"{module}{kind.__qualname__}",
+        "exception.message": storable(str(exc)),
+        "exception.stacktrace": storable(
+            "".join(traceback.format_exception(exc))
+        ),
     }

@@ -99,10 +99,10 @@ from aiohttp_middlewares._core.telemetry import (
     REDACTED,
     SERVER,
     STATUS,
+    Captured,
     MeterProvider,
     Telemetry,
     TracerProvider,
-    captured,
     headers_told,
     storable,
     version_of,
@@ -153,16 +153,8 @@ def tracing_middleware(
     )
     client = _Client(
         telemetry,
-        captured(
-            f"{what} capture_request_headers",
-            "request",
-            capture_request_headers,
-        ),
-        captured(
-            f"{what} capture_response_headers",
-            "response",
-            capture_response_headers,
-        ),
+        telemetry.captured("request", capture_request_headers),
+        telemetry.captured("response", capture_response_headers),
     )
     get_current, attach, detach = (
         getattr(telemetry.api.context, name)
@@ -275,8 +267,8 @@ class _Client:
     def __init__(
         self,
         telemetry: Telemetry,
-        request_headers: list[Any],
-        response_headers: list[Any],
+        request_headers: Captured,
+        response_headers: Captured,
     ) -> None:
         self.telemetry = telemetry
         self.request_headers = request_headers
