@@ -57,7 +57,7 @@ from aiohttp_middlewares.annotations import Handler, Middleware
 from aiohttp_middlewares.client import tracing_middleware as client_tracing
 
 KINDS = answers.KINDS
-GZIP = gzip.compress(b"x" * 1000)
+GZIP = gzip.compress(b"x" * 1000, mtime=0)
 ROOT = Path(__file__).parents[1]
 DURATION = "http.server.request.duration"
 ACTIVE = "http.server.active_requests"
@@ -937,6 +937,7 @@ async def test_what_clients_make_up_adds_no_series() -> None:
             None,
         ),
     ],
+    ids=["chunked", "empty", "gzip", "gzip-chunked"],
 )
 async def test_size_of_a_request_is_that_of_the_bytes_that_came(
     fields: str, body: bytes, size: int | None
