@@ -61,13 +61,13 @@ the context that came with a request of the server is passed on.
 **Order**
 
 Inside of retry, so that each attempt has its span and its context; outside of
-what may wait, as that is part of the time.
+what may wait, as that is part of the time. Listed twice, the outer one counts.
 
 **Limits**
 
-The span ends when the headers of the response are there, as its duration does;
-the conventions leave that open. What happens while the body is read is not
-part of it.
+The span ends when the headers of the response are there, as its duration does,
+and that of a WebSocket with the handshake; the conventions leave that open.
+What happens while the body is read is not part of it.
 
 Where ``opentelemetry-instrumentation-aiohttp-client`` traces the session as
 well, this one steps aside and says so once in the log: that one has a span for
@@ -281,8 +281,9 @@ class _Client:
         found: dict[str, str] = {}
         try:
             self.telemetry.api.propagate.inject(found, context)
-        except Exception:
-            logger.exception("A propagator failed")
+        except Exception as exc:
+            # What it says may quote a baggage.
+            logger.warning("A propagator failed: %s", type(exc).__name__)
         if not found:
             return found
         there = {name.lower() for name in req.headers}
