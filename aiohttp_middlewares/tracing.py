@@ -237,7 +237,8 @@ def tracing_middleware(
             return await handler(request)
         request[_KEY] = True
         context = server.context_of(request)
-        if telemetry.is_idle():
+        # A shielded handler may begin when the client has left.
+        if telemetry.is_idle() or outcome_of(request).ended:
             attach(context)
             return await handler(request)
         if is_ignored is not None and is_ignored(request):

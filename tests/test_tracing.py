@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from live import Live, eventually, live
+from live import Live, eventually, live, soon
 from opentelemetry import baggage, propagate, trace
 from opentelemetry.instrumentation.aiohttp_server import (
     AioHttpServerInstrumentor,
@@ -52,6 +53,7 @@ from aiohttp_middlewares import (
     tracing_middleware,
 )
 from aiohttp_middlewares._core.middleware import middleware
+from aiohttp_middlewares._core.outcome import outcome_of
 from aiohttp_middlewares._core.telemetry import DURATIONS
 from aiohttp_middlewares.annotations import Handler, Middleware
 from aiohttp_middlewares.client import tracing_middleware as client_tracing
@@ -487,6 +489,45 @@ async def test_client_that_left_has_no_status(
     assert point.attributes["error.type"] == "499"
 
 
+async def test_shielded_handler_that_begins_too_late_is_not_counted() -> None:
+    entered, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    outcomes: list[object] = []
+
+    @middleware
+    async def observes(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        outcome_of(request).observe("test", outcomes.append)
+        return await handler(request)
+
+    @middleware
+    async def waits(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        entered.set()
+        await go_on.wait()
+        response = await handler(request)
+        done.set()
+        return response
+
+    told = Told()
+    async with serving(
+        observes,
+        shield_middleware(methods={"GET"}),
+        waits,
+        tracing_middleware(**told.providers),
+    ) as site:
+        connection = await site.connect()
+        connection.send("GET /returned")
+        await entered.wait()
+        connection.reset()
+        await eventually(lambda: outcomes)
+        go_on.set()
+        await soon(done.wait())
+    assert told.spans == []
+    assert told.points(ACTIVE) == []
+
+
 async def test_client_that_left_in_the_middle_has_had_the_status() -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
@@ -828,6 +869,16 @@ async def test_what_is_ignored_has_no_span_and_begins_no_trace() -> None:
         assert told.points(DURATION) == told.points(ACTIVE) == []
         await ask(site, "POST /health")
         await eventually(lambda: len(told.spans) == 3)
+
+
+async def test_path_that_misleads_is_traced() -> None:
+    told = Told()
+    async with serving(
+        tracing_middleware(**told.providers, ignore=[re.compile("/open/")])
+    ) as site:
+        for path in ("/open/a", "/open/../returned", "/open/%2e%2e/returned"):
+            await ask(site, f"GET {path}")
+        await eventually(lambda: len(told.spans) == 2)
 
 
 async def test_where_instrumentation_is_suppressed_there_is_none() -> None:
