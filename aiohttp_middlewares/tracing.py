@@ -76,8 +76,9 @@ left.
 
 The metrics are ``http.server.request.duration`` and
 ``http.server.active_requests``, and the sizes of bodies on the wire,
-``http.server.request.body.size`` and ``http.server.response.body.size``.
-Nothing that a client makes up is in their attributes.
+``http.server.request.body.size`` and ``http.server.response.body.size``. Only
+the first is stable in the conventions so far. Nothing that a client makes up
+is in their attributes.
 
 One span a request
 ==================
