@@ -7,7 +7,7 @@ Middlewares for ``aiohttp.web`` applications. Each module is one of them and
 holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on. In
 the order in which a request comes to them:
 
-* which one it is: ``request_id``
+* which one it is, and what becomes of it: ``request_id``, ``tracing``
 * who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
   ``https_redirect``
 * what is on every answer: ``security_headers``, ``cors``, ``error``
@@ -87,6 +87,7 @@ from aiohttp_middlewares.sign_in import (
     sign_in_url,
 )
 from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
+from aiohttp_middlewares.tracing import tracing_middleware
 from aiohttp_middlewares.trusted_host import trusted_host_middleware
 from aiohttp_middlewares.utils import match_path
 
@@ -143,6 +144,7 @@ __all__ = (
     "sign_in_middleware",
     "sign_in_url",
     "timeout_middleware",
+    "tracing_middleware",
     "trusted_host_middleware",
 )
 

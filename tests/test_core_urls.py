@@ -375,9 +375,9 @@ def test_every_option_that_exempts_is_tried() -> None:
         for option in signature(getattr(m, name)).parameters
         if option in ("ignore", "allow", "limits")
     }
-    # What is listed there must not be compressed: no exemption. And those are
-    # no rules.
-    others = {"compression ignore", "rate_limit limits"}
+    # What is listed there must not be compressed: no exemption. Those are no
+    # rules. And no answer shows what was traced.
+    others = {"compression ignore", "rate_limit limits", "tracing ignore"}
     assert options - others == set(ROOMS)
 
 

@@ -28,6 +28,8 @@ from aiohttp.test_utils import TestServer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from live import PATIENCE, Live, eventually, live
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
 from raw import head
 
 import aiohttp_middlewares
@@ -58,6 +60,7 @@ from aiohttp_middlewares import (
     shield_middleware,
     sign_in_middleware,
     timeout_middleware,
+    tracing_middleware,
     trusted_host_middleware,
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
@@ -487,6 +490,10 @@ def documented() -> list[Any]:
         request_id_middleware(),
         proxy_headers_middleware(trusted=["127.0.0.1"]),
         https_middleware({"Forwarded": "https"}),
+        tracing_middleware(
+            tracer_provider=TracerProvider(shutdown_on_exit=False),
+            meter_provider=MeterProvider(shutdown_on_exit=False),
+        ),
         trusted_host_middleware(["example.com", "*.example.com", "[::1]"]),
         https_redirect_middleware(ignore=["/empty"]),
         security_headers_middleware(),

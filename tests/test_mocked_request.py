@@ -11,6 +11,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from live import soon
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
 
 import aiohttp_middlewares
 from aiohttp_middlewares import (
@@ -48,6 +50,13 @@ FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
         {"ignore": ["/"]},
     ),
     "timeout_middleware": ((60,), {}),
+    "tracing_middleware": (
+        (),
+        {
+            "tracer_provider": TracerProvider(shutdown_on_exit=False),
+            "meter_provider": MeterProvider(shutdown_on_exit=False),
+        },
+    ),
     "trusted_host_middleware": ((["example.com"],), {}),
 }
 
