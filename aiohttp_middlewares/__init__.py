@@ -8,6 +8,7 @@ holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on. In
 the order in which a request comes to them:
 
 * which one it is: ``request_id``
+* how it went: ``server_timing``, ``access_log``
 * who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
   ``https_redirect``
 * what is on every answer: ``security_headers``, ``cors``, ``error``
@@ -17,6 +18,7 @@ the order in which a request comes to them:
 """
 
 from aiohttp_middlewares._core.who import get_claims, get_user
+from aiohttp_middlewares.access_log import access_log_middleware
 from aiohttp_middlewares.basic_auth import basic_auth_middleware
 from aiohttp_middlewares.body_limit import body_limit_middleware
 from aiohttp_middlewares.compression import compression_middleware
@@ -47,6 +49,11 @@ from aiohttp_middlewares.security_headers import (
     csp_nonce,
     security_headers_middleware,
 )
+from aiohttp_middlewares.server_timing import (
+    Timing,
+    server_timing,
+    server_timing_middleware,
+)
 from aiohttp_middlewares.session import SignedCookieStorage, session_middleware
 from aiohttp_middlewares.shield import drain_shielded, shield_middleware
 from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
@@ -60,6 +67,8 @@ __all__ = (
     "RequestIdFilter",
     "RequestTimeout",
     "SignedCookieStorage",
+    "Timing",
+    "access_log_middleware",
     "basic_auth_middleware",
     "body_limit_middleware",
     "compression_middleware",
@@ -83,6 +92,8 @@ __all__ = (
     "proxy_headers_middleware",
     "request_id_middleware",
     "security_headers_middleware",
+    "server_timing",
+    "server_timing_middleware",
     "session_middleware",
     "shield_middleware",
     "timeout_middleware",

@@ -31,6 +31,7 @@ from aiohttp_middlewares import (
     cors_middleware,
     error_middleware,
     security_headers_middleware,
+    server_timing_middleware,
     session_middleware,
     shield_middleware,
     timeout_middleware,
@@ -50,6 +51,7 @@ TOUCH: dict[str, Callable[[], Middleware]] = {
     "cors": lambda: cors_middleware(origins=[ORIGIN]),
     "error": error_middleware,
     "security_headers": security_headers_middleware,
+    "server_timing": lambda: server_timing_middleware(emit=len, cpu=True),
     "session": lambda: session_middleware(KEY),
 }
 

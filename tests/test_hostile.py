@@ -33,6 +33,7 @@ from raw import head
 import aiohttp_middlewares
 from aiohttp_middlewares import (
     NON_IDEMPOTENT_METHODS,
+    access_log_middleware,
     basic_auth_middleware,
     body_limit_middleware,
     compression_middleware,
@@ -47,6 +48,7 @@ from aiohttp_middlewares import (
     proxy_headers_middleware,
     request_id_middleware,
     security_headers_middleware,
+    server_timing_middleware,
     session_middleware,
     shield_middleware,
     timeout_middleware,
@@ -473,6 +475,8 @@ def documented() -> list[Any]:
         request_id_middleware(),
         proxy_headers_middleware(trusted=["127.0.0.1"]),
         https_middleware({"Forwarded": "https"}),
+        server_timing_middleware(emit=len, cpu=True),
+        access_log_middleware(),
         trusted_host_middleware(["example.com", "*.example.com", "[::1]"]),
         https_redirect_middleware(ignore=["/empty"]),
         security_headers_middleware(),

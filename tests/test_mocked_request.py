@@ -19,6 +19,7 @@ from aiohttp_middlewares.timeout import RequestTimeout
 
 #: The arguments of every factory. A new one has to be added.
 FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "access_log_middleware": ((), {}),
     "basic_auth_middleware": (({"me": "secret"},), {}),
     "body_limit_middleware": ((1000,), {}),
     "compression_middleware": ((), {"minimum_size": 0}),
@@ -31,6 +32,7 @@ FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "proxy_headers_middleware": ((), {"trusted": ["127.0.0.1"]}),
     "security_headers_middleware": ((), {}),
     "request_id_middleware": ((), {}),
+    "server_timing_middleware": ((), {"emit": print, "cpu": True}),
     "session_middleware": (("0123456789abcdef0123456789abcdef",), {}),
     "shield_middleware": ((), {"methods": ["GET", "POST"]}),
     "timeout_middleware": ((60,), {}),
