@@ -186,4 +186,4 @@ def _referer(sent: str | None) -> str | None:
 
 
 # What is before an "@" in the first part that can be an authority.
-_USERINFO = re.compile(r"\A((?:[^/]+/+)?)[^/]*@")
+_USERINFO = re.compile(r"\A((?:[^/@]+/+|//+)?)[^/]*@")
