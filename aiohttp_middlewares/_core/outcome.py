@@ -130,8 +130,10 @@ class Outcome(Watch):
 
 def outcome_of(request: web.Request) -> Outcome:
     """That of the request, which all who observe it share."""
-    outcome: Outcome | None = request.get(_OUTCOME)
-    if outcome is None:
+    outcome: Outcome
+    try:
+        outcome = request[_OUTCOME]
+    except KeyError:
         outcome = request[_OUTCOME] = Outcome(request)
     return outcome
 

@@ -334,9 +334,11 @@ class Departure(ref[Any]):
         self.body = None
         self.ended = self.lingers = False
         self.given_up = frozenset()
-        with suppress(AttributeError):  # a writer with slots
+        try:  # which costs nothing, unlike suppress()
             writer.write = self.write
             writer.write_eof = self.write_eof
+        except AttributeError:
+            pass  # a writer with slots
 
     async def write(self, chunk: Bytes, **options: Any) -> None:
         if self.ended or self.is_late():

@@ -29,8 +29,10 @@ _CALLER = request_key("aiohttp_middlewares.caller", Caller)
 
 
 def caller_of(request: web.Request) -> Caller:
-    caller: Caller | None = request.get(_CALLER)
-    if caller is None:
+    caller: Caller
+    try:
+        caller = request[_CALLER]
+    except KeyError:
         caller = request[_CALLER] = Caller()
     return caller
 
