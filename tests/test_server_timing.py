@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from statistics import median
-from time import perf_counter, thread_time
+from time import perf_counter, sleep, thread_time
 from typing import Any
 
 import pytest
@@ -566,6 +566,26 @@ async def test_cpu_in_the_header_of_a_stream_is_that_until_then() -> None:
     assert told[0].cpu >= 0.06
 
 
+async def test_cpu_is_not_what_a_step_waits_for() -> None:
+    told: list[Timing] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        block(0.1)
+        return web.Response()
+
+    async with serving(
+        server_timing_middleware(emit=told.append, cpu=True), handler=handler
+    ) as site:
+        await ask(site)
+        await eventually(lambda: told)
+    assert told[0].cpu is not None
+    assert 0 < told[0].cpu < 0.1 <= told[0].duration
+
+
+def block(seconds: float) -> None:
+    sleep(seconds)
+
+
 VAR: ContextVar[str] = ContextVar("var", default="none")
 
 
@@ -675,13 +695,15 @@ def test_steps_may_be_closed() -> None:
             await Never()
         finally:
             seen.append("closed")
+            raise ZeroDivisionError
         return web.Response()
 
     request = make_mocked_request("GET", "/")
     timing: Any = server_timing_middleware(cpu=True)
     running = timing(request, handler)
     assert running.send(None) is None
-    running.close()
+    with pytest.raises(ZeroDivisionError):
+        running.close()
     assert seen == ["closed"]
 
 
