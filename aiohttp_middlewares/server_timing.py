@@ -189,6 +189,8 @@ def server_timing_middleware(
         else:
 
             def over(outcome: Outcome) -> None:
+                if tell is not None:
+                    tell(timing._of(outcome))
                 if (
                     slow is not None
                     and outcome.duration >= slow
@@ -196,8 +198,6 @@ def server_timing_middleware(
                     and outcome.status != 101
                 ):
                     _warn(request, outcome, timing)
-                if tell is not None:
-                    tell(timing._of(outcome))
 
             outcome = outcome_of(request)
             outcome.observe(server_timing_middleware, over)

@@ -324,6 +324,16 @@ async def test_ignored_is_not_logged(lines: Lines) -> None:
     assert lines.facts["method"] == "POST"
 
 
+async def test_path_that_misleads_is_not_ignored(lines: Lines) -> None:
+    log = access_log_middleware(ignore=[re.compile("/open/")])
+    targets = ["/open/../secret", "/open/%2E%2e/secret", "/open/x%5c..%5cy"]
+    async with serving(log) as site:
+        for target in ["/open/page", *targets]:
+            await ask(site, f"GET {target}")
+        await eventually(lambda: len(lines.records) == len(targets))
+    assert [vars(record)["path"] for record in lines.records][1:] == targets[1:]
+
+
 async def test_nothing_is_done_where_the_level_is_off(lines: Lines) -> None:
     logging.getLogger(NAME).setLevel(logging.WARNING)
     seen = []
