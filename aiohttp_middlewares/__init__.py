@@ -7,7 +7,8 @@ Middlewares for ``aiohttp.web`` applications. Each module is one of them and
 holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on. In
 the order in which a request comes to them:
 
-* which one it is, and what becomes of it: ``request_id``, ``tracing``
+* which one it is: ``request_id``
+* what becomes of it: ``tracing``, ``server_timing``, ``access_log``
 * who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
   ``https_redirect``
 * what is on every answer: ``security_headers``, ``cors``, ``error``
@@ -24,6 +25,7 @@ what a handler asks for.
 """
 
 from aiohttp_middlewares._core.who import get_claims, get_user
+from aiohttp_middlewares.access_log import access_log_middleware
 from aiohttp_middlewares.api_key import api_key_middleware
 from aiohttp_middlewares.basic_auth import basic_auth_middleware
 from aiohttp_middlewares.bearer_auth import bearer_auth_middleware
@@ -74,6 +76,11 @@ from aiohttp_middlewares.security_headers import (
     csp_nonce,
     security_headers_middleware,
 )
+from aiohttp_middlewares.server_timing import (
+    Timing,
+    server_timing,
+    server_timing_middleware,
+)
 from aiohttp_middlewares.session import (
     JWTCookieStorage,
     SignedCookieStorage,
@@ -102,6 +109,8 @@ __all__ = (
     "RequestIdFilter",
     "RequestTimeout",
     "SignedCookieStorage",
+    "Timing",
+    "access_log_middleware",
     "api_key_middleware",
     "basic_auth_middleware",
     "bearer_auth_middleware",
@@ -139,6 +148,8 @@ __all__ = (
     "rollbar_reporter",
     "security_headers_middleware",
     "sentry_reporter",
+    "server_timing",
+    "server_timing_middleware",
     "session_middleware",
     "shield_middleware",
     "sign_in_middleware",

@@ -350,6 +350,9 @@ ROOMS: dict[str, Callable[[Any], Any]] = {
     "security_headers ignore": lambda urls: m.security_headers_middleware(
         ignore=urls
     ),
+    "server_timing ignore": lambda urls: m.server_timing_middleware(
+        ignore=urls
+    ),
     "shield ignore": lambda urls: m.shield_middleware(
         methods=["POST"], ignore=urls
     ),
@@ -376,8 +379,13 @@ def test_every_option_that_exempts_is_tried() -> None:
         if option in ("ignore", "allow", "limits")
     }
     # What is listed there must not be compressed: no exemption. Those are no
-    # rules. And no answer shows what was traced.
-    others = {"compression ignore", "rate_limit limits", "tracing ignore"}
+    # rules. And no answer shows what was traced or logged: see their tests.
+    others = {
+        "access_log ignore",
+        "compression ignore",
+        "rate_limit limits",
+        "tracing ignore",
+    }
     assert options - others == set(ROOMS)
 
 
@@ -422,6 +430,7 @@ async def test_misleading_path_is_let_off_nothing(
             found.status == 200
             and "Content-Encoding" not in found.headers
             and "X-Frame-Options" not in found.headers
+            and "Server-Timing" not in found.headers
         )
 
     kinds = [

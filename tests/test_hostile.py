@@ -35,6 +35,7 @@ from raw import head
 import aiohttp_middlewares
 from aiohttp_middlewares import (
     NON_IDEMPOTENT_METHODS,
+    access_log_middleware,
     api_key_middleware,
     basic_auth_middleware,
     bearer_auth_middleware,
@@ -56,6 +57,7 @@ from aiohttp_middlewares import (
     report_middleware,
     request_id_middleware,
     security_headers_middleware,
+    server_timing_middleware,
     session_middleware,
     shield_middleware,
     sign_in_middleware,
@@ -494,6 +496,8 @@ def documented() -> list[Any]:
             tracer_provider=TracerProvider(shutdown_on_exit=False),
             meter_provider=MeterProvider(shutdown_on_exit=False),
         ),
+        server_timing_middleware(emit=len, cpu=True),
+        access_log_middleware(),
         trusted_host_middleware(["example.com", "*.example.com", "[::1]"]),
         https_redirect_middleware(ignore=["/empty"]),
         security_headers_middleware(),

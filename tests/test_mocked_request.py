@@ -26,6 +26,7 @@ from aiohttp_middlewares.timeout import RequestTimeout
 #: The arguments of every factory. A new one has to be added.
 FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "api_key_middleware": (({"me": "secret"},), {}),
+    "access_log_middleware": ((), {}),
     "basic_auth_middleware": (({"me": "secret"},), {}),
     "bearer_auth_middleware": (({}.get,), {"required": False}),
     "body_limit_middleware": ((1000,), {}),
@@ -42,6 +43,7 @@ FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "rate_limit_middleware": (("100/minute",), {}),
     "security_headers_middleware": ((), {}),
     "request_id_middleware": ((), {}),
+    "server_timing_middleware": ((), {"emit": print, "cpu": True}),
     "session_middleware": (("0123456789abcdef0123456789abcdef",), {}),
     "shield_middleware": ((), {"methods": ["GET", "POST"]}),
     # Alone it can do no more: it needs sessions.

@@ -51,7 +51,7 @@ class Outcome(Watch):
     is_complete = False
     #: How long it took: seconds.
     duration = 0.0
-    _is_over = False
+    ended = False
 
     def __init__(self, request: web.Request, departure: Departure) -> None:
         #: When it began, by ``perf_counter``.
@@ -62,7 +62,7 @@ class Outcome(Watch):
         departure.watch = self
         departure.take_over()
         self._task = request.task
-        self._task.add_done_callback(self._connection_is_over)
+        self._task.add_done_callback(self._connectionended)
 
     @cached_property
     def method(self) -> str:
@@ -93,12 +93,12 @@ class Outcome(Watch):
             self.status = status
 
     def end(self, *, is_complete: bool = False) -> None:
-        if self._is_over:
+        if self.ended:
             return
-        self._is_over = True
+        self.ended = True
         self.duration = perf_counter() - self.start
         self.is_complete = is_complete
-        self._task.remove_done_callback(self._connection_is_over)
+        self._task.remove_done_callback(self._connectionended)
         request, self._request = self._request, None
         if request is not None:
             self.method = method_of(request)
@@ -124,7 +124,7 @@ class Outcome(Watch):
         text = self.headers.get(hdrs.CONTENT_LENGTH, "")
         return int(text) if text.isdecimal() else 0
 
-    def _connection_is_over(self, task: object) -> None:
+    def _connectionended(self, task: object) -> None:
         # A WebSocket has no last byte, and writes past all this.
         self.end(is_complete=self.is_sent and self.status == 101)
 
