@@ -8,10 +8,12 @@ holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on. In
 the order in which a request comes to them:
 
 * which one it is: ``request_id``
+* what is seen of it: ``metrics``
 * who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
   ``https_redirect``
 * what is on every answer: ``security_headers``, ``cors``, ``error``
-* what is refused before any work is done: ``early_data``, ``body_limit``
+* what is refused before any work is done: ``early_data``,
+  ``concurrency_limit``, ``body_limit``
 * the work: ``compression``, ``timeout``, ``shield``, ``session``
 * who may do it: ``basic_auth``, ``csrf``
 """
@@ -20,6 +22,9 @@ from aiohttp_middlewares._core.who import get_claims, get_user
 from aiohttp_middlewares.basic_auth import basic_auth_middleware
 from aiohttp_middlewares.body_limit import body_limit_middleware
 from aiohttp_middlewares.compression import compression_middleware
+from aiohttp_middlewares.concurrency_limit import (
+    concurrency_limit_middleware,
+)
 from aiohttp_middlewares.constants import (
     IDEMPOTENT_METHODS,
     NON_IDEMPOTENT_METHODS,
@@ -37,6 +42,7 @@ from aiohttp_middlewares.error import (
 )
 from aiohttp_middlewares.https import https_middleware
 from aiohttp_middlewares.https_redirect import https_redirect_middleware
+from aiohttp_middlewares.metrics import metrics_handler, metrics_middleware
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
 from aiohttp_middlewares.request_id import (
     RequestIdFilter,
@@ -63,6 +69,7 @@ __all__ = (
     "basic_auth_middleware",
     "body_limit_middleware",
     "compression_middleware",
+    "concurrency_limit_middleware",
     "cors_middleware",
     "csp_nonce",
     "csrf_middleware",
@@ -79,6 +86,8 @@ __all__ = (
     "https_middleware",
     "https_redirect_middleware",
     "match_path",
+    "metrics_handler",
+    "metrics_middleware",
     "problem_error_handler",
     "proxy_headers_middleware",
     "request_id_middleware",

@@ -82,8 +82,11 @@ class Outcome(Watch):
         request.task.add_done_callback(self._connection_is_over)
 
     def observe(self, who: object, observer: Observer) -> bool:
-        """Have the observer told; not if there is one of that name already."""
-        if who in self._observers:
+        """Have the observer told; not if there is one of that name already.
+
+        Nor if all is over, as for a shielded handler whose client has left.
+        """
+        if self.ended or who in self._observers:
             return False
         self._observers[who] = observer
         return True
