@@ -514,8 +514,9 @@ def _measures_in(
 def _arrived(request: web.Request) -> int:
     """The bytes of its body: as they were sent, where that is known."""
     arrived = request.content.total_bytes  # and inflated
-    announced = request.content_length
-    return arrived if announced is None else min(arrived, announced)
+    if not arrived or (announced := request.content_length) is None:
+        return arrived
+    return min(arrived, announced)
 
 
 def _text(label: Label, request: web.Request) -> str:

@@ -28,6 +28,7 @@ from aiohttp.test_utils import TestServer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from live import PATIENCE, Live, eventually, live
+from prometheus_client import CollectorRegistry
 from raw import head
 
 import aiohttp_middlewares
@@ -36,6 +37,7 @@ from aiohttp_middlewares import (
     basic_auth_middleware,
     body_limit_middleware,
     compression_middleware,
+    concurrency_limit_middleware,
     cors_middleware,
     csrf_middleware,
     debug_error_handler,
@@ -43,6 +45,7 @@ from aiohttp_middlewares import (
     error_middleware,
     https_middleware,
     https_redirect_middleware,
+    metrics_middleware,
     problem_error_handler,
     proxy_headers_middleware,
     request_id_middleware,
@@ -463,6 +466,7 @@ SEED = int(os.environ.get("FUZZ_SEED", "6"))
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "5000"))
 #: The number of the only conversation to have, once it has failed.
 ONLY = os.environ.get("FUZZ_ONLY")
+METRICS = CollectorRegistry()
 #: How many conversations there are at a time.
 AT_ONCE = 16
 
@@ -473,6 +477,7 @@ def documented() -> list[Any]:
         request_id_middleware(),
         proxy_headers_middleware(trusted=["127.0.0.1"]),
         https_middleware({"Forwarded": "https"}),
+        metrics_middleware(registry=METRICS),
         trusted_host_middleware(["example.com", "*.example.com", "[::1]"]),
         https_redirect_middleware(ignore=["/empty"]),
         security_headers_middleware(),
@@ -488,6 +493,9 @@ def documented() -> list[Any]:
             }
         ),
         early_data_middleware(),
+        concurrency_limit_middleware(
+            100, key=lambda request: request.headers.get("Host")
+        ),
         body_limit_middleware(1000, limits={"/chunks": 2000}),
         compression_middleware(minimum_size=0),
         timeout_middleware(29.5, limits={fuzz.SLOW: 0.01}),
@@ -730,6 +738,9 @@ async def test_fuzzed_conversations_go_as_they_should(
         logging.getLogger().removeHandler(gathers)
     gc.collect()
     assert failures == [], "\n".join(failures)
+    samples = [each for metric in METRICS.collect() for each in metric.samples]
+    name = "http_server_requests_in_progress"
+    assert {each.value for each in samples if each.name == name} == {0}
 
 
 def is_unexpected(record: logging.LogRecord) -> bool:
