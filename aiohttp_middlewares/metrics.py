@@ -235,7 +235,7 @@ def metrics_middleware(
     bounds = _bounds(f"{what} buckets", buckets)
     own = _labels(f"{what} labels", labels)
     options.flag(f"{what} exemplars", exemplars)
-    exemplar = _sampled_trace(what) if exemplars else _no_exemplar
+    exemplar = _sampled_trace(what) if exemplars else None
     ignored = exemption(f"{what} ignore", ignore)
     measures = _measures_in(target, namespace, bounds, tuple(own))
     values = tuple(own.values())
@@ -247,16 +247,18 @@ def metrics_middleware(
         if ignored is not None and ignored(request):
             return await handler(request)
         outcome = outcome_of(request)
-        trace = exemplar()
+        trace = None if exemplar is None else exemplar()
 
         def measure(outcome: Outcome) -> None:
             in_progress.dec()
-            measures.observe(
-                outcome,
-                _arrived(request),
-                tuple([_text(value, request) for value in values]),
-                trace,
-            )
+            key: _Key = outcome.method, outcome.route, outcome.status
+            if values:
+                key += tuple([_text(value, request) for value in values])
+            requests, duration, sent, arrived = measures.of(key)
+            requests.inc(1, trace)
+            duration.observe(outcome.duration, trace)
+            sent.observe(outcome.size)
+            arrived.observe(_arrived(request))
 
         if not outcome.observe(measures, measure):
             return await handler(request)  # another one further out measures
@@ -421,7 +423,7 @@ class _Measures:
         )
         # To look one up takes longer than to count. There are no more of them
         # than series, which prometheus-client keeps anyway.
-        self.children: dict[tuple[Any, ...], _Children] = {}
+        self.children: dict[_Key, _Children] = {}
         self.gauges: dict[str, Any] = {}
 
     def register(self, registry: Registry) -> None:
@@ -451,37 +453,25 @@ class _Measures:
             gauge = self.gauges[method] = self.in_progress.labels(method)
         return gauge
 
-    def observe(
-        self,
-        outcome: Outcome,
-        arrived: int,
-        own: tuple[str, ...],
-        exemplar: dict[str, str] | None,
-    ) -> None:
-        key = outcome.method, outcome.route, outcome.status, own
+    def of(self, key: "_Key") -> "_Children":
         children = self.children.get(key)
         if children is None:
-            children = self.children[key] = self.children_of(*key)
-        requests, duration, response_size, request_size = children
-        requests.inc(1, exemplar)
-        duration.observe(outcome.duration, exemplar)
-        response_size.observe(outcome.size)
-        request_size.observe(arrived)
-
-    def children_of(
-        self, method: str, route: str, status: int, own: tuple[str, ...]
-    ) -> "_Children":
-        # RFC 9110 15: there are no others.
-        code = str(status) if 100 <= status <= 599 else "_OTHER"
-        return (
-            self.requests.labels(method, route, code, *own),
-            self.duration.labels(method, route, code, *own),
-            self.response_size.labels(method, route, code, *own),
-            self.request_size.labels(method, route, *own),
-        )
+            method, route, status, *own = key
+            # RFC 9110 15: there are no others.
+            code = str(status) if 100 <= status <= 599 else "_OTHER"
+            by_status = method, route, code, *own
+            children = self.children[key] = (
+                self.requests.labels(*by_status),
+                self.duration.labels(*by_status),
+                self.response_size.labels(*by_status),
+                self.request_size.labels(method, route, *own),
+            )
+        return children
 
 
-#: Those of one combination of labels, in the order in which they are used.
+#: Method, route and status, and the values of one's own labels.
+_Key: TypeAlias = tuple[Any, ...]
+#: The metrics of one of these, in the order in which they are used.
 _Children: TypeAlias = tuple[Any, Any, Any, Any]
 
 #: A registry takes each name once, and does not say who has it.
@@ -532,10 +522,6 @@ def _text(label: Label, request: web.Request) -> str:
 
 # Exemplars
 # =========
-
-
-def _no_exemplar() -> None:
-    return None
 
 
 def _sampled_trace(what: str) -> Callable[[], dict[str, str] | None]:
