@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+from weakref import ref
 
 from aiohttp import web
 from answers import KINDS, serve
 from live import eventually, live
 
-from aiohttp_middlewares.annotations import Middleware
+from aiohttp_middlewares._core.middleware import middleware
+from aiohttp_middlewares.annotations import Handler, Middleware
 
 
 async def no_more_than_without(*middlewares: Middleware) -> None:
@@ -23,14 +25,23 @@ async def left_behind(
 
     At least as many as allowed; it waits a little for those beyond that.
     """
+    requests: list[ref[web.Request]] = []
+
+    @middleware
+    async def notes(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        requests.append(ref(request))
+        return await handler(request)
+
     found = {}
-    app = serve(web.Application(middlewares=middlewares))
+    app = serve(web.Application(middlewares=[notes, *middlewares]))
     async with live(app) as site:
         gc.collect()
         gc.disable()
         try:
             for kind in KINDS:
-                before = requests()
+                requests.clear()
                 fields = "".join(
                     f"{name}: {text}\r\n" for name, text in kind.fields.items()
                 )
@@ -44,17 +55,13 @@ async def left_behind(
                     connection.leave()
                 await eventually(lambda: not site.connections())
                 least = allowed.get(str(kind), 0)
-                left = max(least, requests() - before)
-                for _ in range(50):
-                    if left == least or not allowed:
+                for _ in range(50 if allowed else 1):
+                    await asyncio.sleep(0.002)  # a thread may close a file
+                    alive = sum(request() is not None for request in requests)
+                    found[str(kind)] = max(least, alive)
+                    if alive <= least:
                         break
-                    await asyncio.sleep(0.01)  # a thread may close a file
-                    left = max(least, requests() - before)
-                found[str(kind)] = left
         finally:
             gc.enable()
+    assert len(found) == len(KINDS)
     return found
-
-
-def requests() -> int:
-    return [type(thing) for thing in gc.get_objects()].count(web.Request)

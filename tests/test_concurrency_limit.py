@@ -710,7 +710,7 @@ async def test_keys_are_forgotten_with_their_last_request(
         await eventually(lambda: lines_of(subject) == {})
 
 
-COUNT = 400
+COUNT = 200
 
 
 async def memory_of(*middlewares: Middleware) -> float:

@@ -473,7 +473,9 @@ async def test_limit_that_is_reached_counts_as_what_was_sent() -> None:
         return web.Response()
 
     async with serving(
-        error_middleware(), timeout_middleware(0.01), routes={"/slow": slow}
+        error_middleware(),
+        timeout_middleware(None, limits={"/slow": 0.01}),
+        routes={"/slow": slow},
     ) as app:
         await app.ask("GET /slow")
         page = await app.page()
