@@ -72,7 +72,8 @@ the handler has.
 Limits
 ======
 
-The places are those of one process.
+The places are those of one process. With ``key`` there may be as many requests
+as there are keys and connections: a second one without it limits them all.
 
 aiohttp's default is to let a handler finish when its client has left, and its
 place is taken until then. With ``handler_cancellation=True`` it is cancelled.

@@ -820,6 +820,19 @@ async def test_names_restrict_the_page() -> None:
     }
 
 
+async def test_page_is_compressed_by_the_middleware_for_that() -> None:
+    async with serving(compression_middleware(minimum_size=0)) as app:
+        await app.ask("GET /returned")
+        page = (await app.show()).rest
+        answer = await app.ask(
+            "GET /metrics", fields="Accept-Encoding: gzip\r\n"
+        )
+        assert answer.headers["Content-Encoding"] == "gzip"
+        vary = answer.headers["Vary"].lower().split(", ")
+    assert sorted(vary) == ["accept", "accept-encoding"]
+    assert len(answer.rest) < len(page) / 3
+
+
 async def test_head_has_the_length_of_the_page() -> None:
     async with serving() as app:
         length = len((await app.show()).rest)
