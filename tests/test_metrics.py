@@ -888,7 +888,9 @@ def traced(sampler: Any) -> Iterator[Middleware]:
     provider.shutdown()
 
 
-@pytest.mark.parametrize("sampler", [ALWAYS_ON, ALWAYS_OFF, None], ids=str)
+@pytest.mark.parametrize(
+    "sampler", [ALWAYS_ON, ALWAYS_OFF, None], ids=["on", "off", "no span"]
+)
 async def test_exemplar_is_the_trace_of_a_sampled_span(sampler: Any) -> None:
     registry = CollectorRegistry()
     subject = metrics_middleware(registry=registry, exemplars=True)
