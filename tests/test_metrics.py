@@ -342,6 +342,19 @@ async def test_ignored_requests_are_not_measured() -> None:
     assert [name for name, _ in page if name.endswith("_total")] == []
 
 
+async def test_path_that_may_lead_elsewhere_is_measured() -> None:
+    registry = CollectorRegistry()
+    subject = metrics_middleware(
+        registry=registry, ignore=[re.compile("/open/")]
+    )
+    async with live(serve(web.Application(middlewares=[subject]))) as site:
+        app = Scraped(site, registry)
+        await app.ask("GET /open/page")
+        assert total(registry) == 0
+        await app.ask("GET /open/..%2freturned")
+        assert total(registry) == 1
+
+
 async def test_metrics_of_others_stay_as_they_are() -> None:
     registry = CollectorRegistry()
     Counter("jobs_total", "Jobs.", registry=registry).inc(7)

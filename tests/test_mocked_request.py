@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from live import soon
+from prometheus_client import CollectorRegistry
 
 import aiohttp_middlewares
 from aiohttp_middlewares import error_middleware, get_error_response
@@ -22,12 +23,14 @@ FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "basic_auth_middleware": (({"me": "secret"},), {}),
     "body_limit_middleware": ((1000,), {}),
     "compression_middleware": ((), {"minimum_size": 0}),
+    "concurrency_limit_middleware": ((1,), {}),
     "cors_middleware": ((), {"origins": ["https://app.example"]}),
     "csrf_middleware": ((), {}),
     "early_data_middleware": ((), {}),
     "error_middleware": ((), {}),
     "https_middleware": ((), {}),
     "https_redirect_middleware": ((), {}),
+    "metrics_middleware": ((), {"registry": CollectorRegistry()}),
     "proxy_headers_middleware": ((), {"trusted": ["127.0.0.1"]}),
     "security_headers_middleware": ((), {}),
     "request_id_middleware": ((), {}),
