@@ -12,14 +12,22 @@ the order in which a request comes to them:
 * who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
   ``https_redirect``
 * what is on every answer: ``security_headers``, ``cors``, ``error``
-* what is refused before any work is done: ``early_data``,
+* who hears of what nobody expected: ``report``
+* what is refused before any work is done: ``early_data``, ``rate_limit``,
   ``concurrency_limit``, ``body_limit``
 * the work: ``compression``, ``timeout``, ``shield``, ``session``
-* who may do it: ``basic_auth``, ``csrf``
+* who may do it: ``csrf``, and one of ``sign_in``, ``bearer_auth``,
+  ``api_key`` and ``basic_auth``
+* what is done once: ``idempotency``
+
+Beside them stand ``jwt``, which knows good tokens, and ``scopes``, which says
+what a handler asks for.
 """
 
 from aiohttp_middlewares._core.who import get_claims, get_user
+from aiohttp_middlewares.api_key import api_key_middleware
 from aiohttp_middlewares.basic_auth import basic_auth_middleware
+from aiohttp_middlewares.bearer_auth import bearer_auth_middleware
 from aiohttp_middlewares.body_limit import body_limit_middleware
 from aiohttp_middlewares.compression import compression_middleware
 from aiohttp_middlewares.concurrency_limit import (
@@ -42,19 +50,47 @@ from aiohttp_middlewares.error import (
 )
 from aiohttp_middlewares.https import https_middleware
 from aiohttp_middlewares.https_redirect import https_redirect_middleware
+from aiohttp_middlewares.idempotency import (
+    MemoryStore,
+    RedisStore,
+    idempotency_middleware,
+)
+from aiohttp_middlewares.jwt import KeysUnavailable, jwt_verifier
 from aiohttp_middlewares.metrics import metrics_handler, metrics_middleware
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
+from aiohttp_middlewares.rate_limit import (
+    check_rate_limit,
+    client_ip,
+    rate_limit_middleware,
+)
+from aiohttp_middlewares.report import (
+    bugsnag_reporter,
+    report_middleware,
+    rollbar_reporter,
+    sentry_reporter,
+)
 from aiohttp_middlewares.request_id import (
     RequestIdFilter,
     get_request_id,
     request_id_middleware,
 )
+from aiohttp_middlewares.scopes import requires
 from aiohttp_middlewares.security_headers import (
     csp_nonce,
     security_headers_middleware,
 )
-from aiohttp_middlewares.session import SignedCookieStorage, session_middleware
+from aiohttp_middlewares.session import (
+    JWTCookieStorage,
+    SignedCookieStorage,
+    session_middleware,
+)
 from aiohttp_middlewares.shield import drain_shielded, shield_middleware
+from aiohttp_middlewares.sign_in import (
+    github,
+    openid_connect,
+    sign_in_middleware,
+    sign_in_url,
+)
 from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
 from aiohttp_middlewares.trusted_host import trusted_host_middleware
 from aiohttp_middlewares.utils import match_path
@@ -63,11 +99,20 @@ __all__ = (
     "IDEMPOTENT_METHODS",
     "NON_IDEMPOTENT_METHODS",
     "HTTPTooEarly",
+    "JWTCookieStorage",
+    "KeysUnavailable",
+    "MemoryStore",
+    "RedisStore",
     "RequestIdFilter",
     "RequestTimeout",
     "SignedCookieStorage",
+    "api_key_middleware",
     "basic_auth_middleware",
+    "bearer_auth_middleware",
     "body_limit_middleware",
+    "bugsnag_reporter",
+    "check_rate_limit",
+    "client_ip",
     "compression_middleware",
     "concurrency_limit_middleware",
     "cors_middleware",
@@ -83,17 +128,28 @@ __all__ = (
     "get_error_response",
     "get_request_id",
     "get_user",
+    "github",
     "https_middleware",
     "https_redirect_middleware",
+    "idempotency_middleware",
+    "jwt_verifier",
     "match_path",
     "metrics_handler",
     "metrics_middleware",
+    "openid_connect",
     "problem_error_handler",
     "proxy_headers_middleware",
+    "rate_limit_middleware",
+    "report_middleware",
     "request_id_middleware",
+    "requires",
+    "rollbar_reporter",
     "security_headers_middleware",
+    "sentry_reporter",
     "session_middleware",
     "shield_middleware",
+    "sign_in_middleware",
+    "sign_in_url",
     "timeout_middleware",
     "trusted_host_middleware",
 )

@@ -91,6 +91,7 @@ from typing import TypeAlias
 from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.grammar.fields import quoted
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import lines
 from aiohttp_middlewares._core.urls import exemption
@@ -145,9 +146,8 @@ def basic_auth_middleware(
             )
         knows = check
     options.header_value(f"{what} realm", realm)
-    quoted = re.sub(r'(["\\])', r"\\\1", realm)
     # RFC 7617 2.1: else browsers send what they like.
-    challenge = f'Basic realm="{quoted}", charset="UTF-8"'
+    challenge = f'Basic realm={quoted(realm)}, charset="UTF-8"'
     ignored = exemption(f"{what} ignore", ignore)
 
     @middleware

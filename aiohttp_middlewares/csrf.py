@@ -65,17 +65,18 @@ HTTP needs ``referrer_policy="same-origin"`` there. A cross-origin page that
 
 import logging
 
-from aiohttp import hdrs, web
-from multidict import istr
+from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.grammar.origins import origin_at, parse_origin
-from aiohttp_middlewares._core.middleware import middleware
-from aiohttp_middlewares._core.requests import (
-    authority_of,
-    authority_text,
-    lines,
+from aiohttp_middlewares._core.cross_origin import (
+    SAME_ORIGIN,
+    SEC_FETCH_SITE,
+    is_cross_origin,
+    said_origin,
+    said_site,
 )
+from aiohttp_middlewares._core.middleware import middleware
+from aiohttp_middlewares._core.requests import authority_text, is_handshake
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -85,8 +86,6 @@ from aiohttp_middlewares.annotations import (
 )
 
 __all__ = ("SEC_FETCH_SITE", "csrf_middleware")
-
-SEC_FETCH_SITE = istr("Sec-Fetch-Site")
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -128,27 +127,18 @@ def csrf_middleware(
     trusted = options.origins(f"{what} trusted_origins", listed)
     options.flag(f"{what} allow_same_site", allow_same_site)
     ignored = exemption(f"{what} ignore", ignore)
-    good_sites = {"same-origin", "none"}
+    good_sites = SAME_ORIGIN
     if allow_same_site:
-        good_sites.add("same-site")
+        good_sites |= {"same-site"}
 
     @middleware
     async def csrf(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         # TRACE would be safe for RFC 9110 9.2.1; no browser sends it.
-        if request.method in _SAFE_METHODS and not _is_handshake(request):
+        if request.method in _SAFE_METHODS and not is_handshake(request):
             return await handler(request)
-        # No browser sends either twice: then nothing fits.
-        site = ", ".join(lines(request, SEC_FETCH_SITE))
-        if site in good_sites:
-            return await handler(request)
-        origin = ", ".join(lines(request, hdrs.ORIGIN))
-        if not origin and not site:
-            return await handler(request)
-        if origin and (
-            origin in trusted or (not site and _is_own(origin, request))
-        ):
+        if not is_cross_origin(request, sites=good_sites, trusted=trusted):
             return await handler(request)
         if ignored is not None and ignored(request):
             return await handler(request)
@@ -156,8 +146,8 @@ def csrf_middleware(
             logger,
             request,
             "it comes from another origin",
-            origin=origin,
-            site=site,
+            origin=said_origin(request),
+            site=said_site(request),
             host=authority_text(request),
             trusted_origins=listed,
         )
@@ -167,20 +157,3 @@ def csrf_middleware(
 
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
-def _is_handshake(request: web.Request) -> bool:
-    return hdrs.UPGRADE in request.headers and any(
-        "websocket" in line.lower() for line in lines(request, hdrs.UPGRADE)
-    )
-
-
-def _is_own(origin: str, request: web.Request) -> bool:
-    """Whether scheme, host and port are those of the request (RFC 6454 5)."""
-    theirs = parse_origin(origin)
-    ours = authority_of(request)
-    return (
-        theirs is not None
-        and ours is not None
-        and theirs == origin_at(request.scheme, ours)
-    )

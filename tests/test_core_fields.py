@@ -15,6 +15,7 @@ from aiohttp_middlewares._core.grammar.fields import (
     best_media_type,
     elements,
     parameters,
+    quoted,
     unquoted,
     weighted,
 )
@@ -276,9 +277,6 @@ def test_parameters_are_those_of_the_standard(
     )
 )
 def test_parameters_are_read_as_they_were_quoted(pairs: dict[str, str]) -> None:
-    def quoted(value: str) -> str:
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
     text = ";".join(f"{name}={quoted(value)}" for name, value in pairs.items())
     assert elements([text]) == [text]
     assert read(text) == pairs

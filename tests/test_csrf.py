@@ -21,7 +21,7 @@ from aiohttp_middlewares import (
     https_middleware,
     proxy_headers_middleware,
 )
-from aiohttp_middlewares.csrf import _is_own
+from aiohttp_middlewares._core.cross_origin import is_own
 
 HOST = {"Host": "example.com"}
 SITE = "Sec-Fetch-Site"
@@ -419,7 +419,7 @@ async def test_every_kind_of_answer_comes_through(
 )
 def test_no_text_but_our_origin_is_ours(origin: str) -> None:
     request = make_mocked_request("GET", "/", headers={"Host": "example.com"})
-    if _is_own(origin, request):
+    if is_own(origin, request):
         assert re.fullmatch(
             r"http://example\.com\.?(:0*80)?", origin, re.IGNORECASE
         )

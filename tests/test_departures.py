@@ -30,6 +30,7 @@ from aiohttp_middlewares import (
     compression_middleware,
     cors_middleware,
     error_middleware,
+    rate_limit_middleware,
     security_headers_middleware,
     session_middleware,
     shield_middleware,
@@ -49,6 +50,7 @@ TOUCH: dict[str, Callable[[], Middleware]] = {
     "compression": lambda: compression_middleware(minimum_size=0),
     "cors": lambda: cors_middleware(origins=[ORIGIN]),
     "error": error_middleware,
+    "rate_limit": lambda: rate_limit_middleware("1000000/second"),
     "security_headers": security_headers_middleware,
     "session": lambda: session_middleware(KEY),
 }
@@ -90,7 +92,8 @@ def middlewares(request: pytest.FixtureRequest) -> list[Middleware]:
     if place != "all":
         stack = PLACES[place](TOUCH[one](), TOUCH[other](), limit, shield)
         return stack
-    documented = ["security_headers", "cors", "error", "body_limit"]
+    documented = ["security_headers", "cors", "error"]
+    documented += ["rate_limit", "body_limit"]
     return [
         *(TOUCH[name]() for name in [*documented, "compression"]),
         limit,

@@ -21,13 +21,17 @@ from aiohttp_middlewares import (
     early_data_middleware,
     error_middleware,
     get_user,
+    github,
     https_middleware,
     https_redirect_middleware,
+    idempotency_middleware,
     proxy_headers_middleware,
+    rate_limit_middleware,
     request_id_middleware,
     security_headers_middleware,
     session_middleware,
     shield_middleware,
+    sign_in_middleware,
     timeout_middleware,
     trusted_host_middleware,
 )
@@ -48,11 +52,13 @@ def middlewares() -> list[Any]:
         cors_middleware(origins=[ORIGIN], allow_credentials=True),
         error_middleware(),
         early_data_middleware(),
+        rate_limit_middleware("1000000/second"),
         body_limit_middleware(2 * 1024**2),
         timeout_middleware(29.5),
         shield_middleware(methods=["POST"]),
         basic_auth_middleware({"me": "secret"}),
         csrf_middleware(trusted_origins=[ORIGIN]),
+        idempotency_middleware(),
     ]
 
 
@@ -191,6 +197,22 @@ async def test_each_refusal_comes_through(
         assert answer.rest.startswith(b'{"detail": ')
 
 
+@pytest.mark.parametrize(("path", "status"), KINDS)
+async def test_repeated_request_is_answered_inside_of_all(
+    server: TestServer, path: str, status: int
+) -> None:
+    again = {"/returned": 200, "/nowhere": 404, "/failed": 500}
+    for expected in (status, again.get(path, 409)):
+        answer = await ask(
+            server, "POST", path, b"x" * 10, Idempotency_Key="8e03978e"
+        )
+        assert answer.status == expected
+        assert_headers(answer)
+    assert answer.headers.getall("Idempotent-Replayed", []) == (
+        ["true"] if path in ("/returned", "/nowhere") else []
+    )
+
+
 async def test_preflight_needs_no_login(server: TestServer) -> None:
     answer = await ask(
         server,
@@ -231,6 +253,9 @@ async def test_bomb_is_refused_inside_of_all(server: TestServer) -> None:
         https_redirect_middleware(ignore=["/"]),
         compression_middleware(minimum_size=0),
         session_middleware("0123456789abcdef0123456789abcdef"),
+        sign_in_middleware(
+            github("the site", "its secret", users="*"), ignore=["/"]
+        ),
     ],
     ids=lambda middleware: middleware.__name__,
 )

@@ -21,15 +21,20 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict, istr
 
 from aiohttp_middlewares import (
+    api_key_middleware,
     basic_auth_middleware,
+    bearer_auth_middleware,
     cors_middleware,
     csrf_middleware,
     early_data_middleware,
     error_middleware,
     https_middleware,
     https_redirect_middleware,
+    idempotency_middleware,
+    jwt_verifier,
     problem_error_handler,
     proxy_headers_middleware,
+    rate_limit_middleware,
     trusted_host_middleware,
 )
 from aiohttp_middlewares._core import grammar, options
@@ -63,6 +68,7 @@ UNITS = [
     "a=",
     "a=;",
     "a. ",
+    "bearer ",
     "a.",
     "1.",
     "[:",
@@ -292,7 +298,26 @@ MIDDLEWARES: list[tuple[Middleware, list[str]]] = [
     ),
     (error_middleware(default_handler=problem_error_handler), ["Accept"]),
     (basic_auth_middleware({"a": "b"}), ["Authorization"]),
+    (
+        bearer_auth_middleware(
+            jwt_verifier(
+                "a secret of the tests, long enough",
+                algorithms=["HS256"],
+                issuer=None,
+                audience=None,
+            )
+        ),
+        ["Authorization"],
+    ),
+    (api_key_middleware({"a": "b"}), ["X-API-Key"]),
     (early_data_middleware(), ["Early-Data"]),
+    (idempotency_middleware(), ["Idempotency-Key"]),
+    (
+        rate_limit_middleware(
+            "1000000/second", key=lambda request: request.headers["X-Key"]
+        ),
+        ["X-Key"],
+    ),
 ]
 
 

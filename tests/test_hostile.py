@@ -34,7 +34,9 @@ from raw import head
 import aiohttp_middlewares
 from aiohttp_middlewares import (
     NON_IDEMPOTENT_METHODS,
+    api_key_middleware,
     basic_auth_middleware,
+    bearer_auth_middleware,
     body_limit_middleware,
     compression_middleware,
     concurrency_limit_middleware,
@@ -43,19 +45,26 @@ from aiohttp_middlewares import (
     debug_error_handler,
     early_data_middleware,
     error_middleware,
+    github,
     https_middleware,
     https_redirect_middleware,
+    idempotency_middleware,
+    jwt_verifier,
     metrics_middleware,
     problem_error_handler,
     proxy_headers_middleware,
+    rate_limit_middleware,
+    report_middleware,
     request_id_middleware,
     security_headers_middleware,
     session_middleware,
     shield_middleware,
+    sign_in_middleware,
     timeout_middleware,
     trusted_host_middleware,
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
+from aiohttp_middlewares.report._sdk import described
 
 # The applications
 # ================
@@ -471,6 +480,11 @@ METRICS = CollectorRegistry()
 AT_ONCE = 16
 
 
+def odd_key(request: web.Request) -> str:
+    """Whatever a client may send."""
+    return f"{request.method} {request.path_qs} {[*request.headers.items()]}"
+
+
 def documented() -> list[Any]:
     """The documented order. A new middleware has to be added, in its place."""
     return [
@@ -492,7 +506,10 @@ def documented() -> list[Any]:
                 re.compile("/[n-r]"): debug_error_handler,
             }
         ),
+        # What the reporters of the SDKs ask of a request.
+        report_middleware(lambda err, request: described(request)),
         early_data_middleware(),
+        rate_limit_middleware("1000000/second", key=odd_key),
         concurrency_limit_middleware(
             100, key=lambda request: request.headers.get("Host")
         ),
@@ -501,8 +518,22 @@ def documented() -> list[Any]:
         timeout_middleware(29.5, limits={fuzz.SLOW: 0.01}),
         shield_middleware(methods=NON_IDEMPOTENT_METHODS),
         session_middleware("a key of the tests, and of nobody else"),
+        api_key_middleware({"me": "secret"}, ignore=["/sent", "/late"]),
+        bearer_auth_middleware(
+            jwt_verifier(
+                "a key of the tests, and of nobody else",
+                algorithms=["HS256"],
+                issuer=None,
+                audience=None,
+            ),
+            required=False,
+        ),
         basic_auth_middleware({"me": "secret"}, ignore=["/sent", "/late"]),
         csrf_middleware(trusted_origins=["https://app.example.com"]),
+        sign_in_middleware(
+            github("the site", "its secret", users="*"), required=False
+        ),
+        idempotency_middleware(max_body=900),
     ]
 
 

@@ -14,13 +14,19 @@ from live import soon
 from prometheus_client import CollectorRegistry
 
 import aiohttp_middlewares
-from aiohttp_middlewares import error_middleware, get_error_response
+from aiohttp_middlewares import (
+    error_middleware,
+    get_error_response,
+    github,
+)
 from aiohttp_middlewares.annotations import Middleware
 from aiohttp_middlewares.timeout import RequestTimeout
 
 #: The arguments of every factory. A new one has to be added.
 FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
+    "api_key_middleware": (({"me": "secret"},), {}),
     "basic_auth_middleware": (({"me": "secret"},), {}),
+    "bearer_auth_middleware": (({}.get,), {"required": False}),
     "body_limit_middleware": ((1000,), {}),
     "compression_middleware": ((), {"minimum_size": 0}),
     "concurrency_limit_middleware": ((1,), {}),
@@ -30,12 +36,20 @@ FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "error_middleware": ((), {}),
     "https_middleware": ((), {}),
     "https_redirect_middleware": ((), {}),
+    "idempotency_middleware": ((), {}),
     "metrics_middleware": ((), {"registry": CollectorRegistry()}),
     "proxy_headers_middleware": ((), {"trusted": ["127.0.0.1"]}),
+    "report_middleware": ((lambda err, request: None,), {}),
+    "rate_limit_middleware": (("100/minute",), {}),
     "security_headers_middleware": ((), {}),
     "request_id_middleware": ((), {}),
     "session_middleware": (("0123456789abcdef0123456789abcdef",), {}),
     "shield_middleware": ((), {"methods": ["GET", "POST"]}),
+    # Alone it can do no more: it needs sessions.
+    "sign_in_middleware": (
+        (github("the site", "its secret", users="*"),),
+        {"ignore": ["/"]},
+    ),
     "timeout_middleware": ((60,), {}),
     "trusted_host_middleware": ((["example.com"],), {}),
 }
@@ -46,10 +60,12 @@ HEADERS = {
     "Origin": "https://app.example",
     "Sec-Fetch-Site": "same-origin",
     "Authorization": "Basic bWU6c2VjcmV0",
+    "X-API-Key": "secret",
     "X-Forwarded-Proto": "https",
     "X-Forwarded-For": "192.0.2.1",
     "Accept-Encoding": "gzip",
     "Cookie": "session=none",
+    "Idempotency-Key": "8e03978e",
 }
 
 

@@ -17,6 +17,7 @@ from aiohttp_middlewares import (
     csrf_middleware,
     error_middleware,
     https_middleware,
+    idempotency_middleware,
     security_headers_middleware,
     session_middleware,
     timeout_middleware,
@@ -50,6 +51,7 @@ MIDDLEWARES: dict[str, Callable[[], list[Middleware]]] = {
     "body limit": lambda: [body_limit_middleware(3, limits={"/late": None})],
     "error": lambda: [error_middleware()],
     "csrf": lambda: [csrf_middleware()],
+    "idempotency": lambda: [idempotency_middleware()],
     "timeout": lambda: [timeout_middleware(0.05)],
     "all": lambda: [
         https_middleware(),
@@ -69,7 +71,8 @@ async def answers(app: web.Application, path: str, body: bytes) -> Any:
         client.send(
             f"POST {path}",
             body,
-            fields="Expect: 100-continue\r\nConnection: close\r\n",
+            fields="Expect: 100-continue\r\nConnection: close\r\n"
+            "Idempotency-Key: a\r\n",
         )
         interim = await client.until(b"\r\n\r\n")
         assert interim == b"HTTP/1.1 100 Continue\r\n\r\n"

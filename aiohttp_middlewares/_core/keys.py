@@ -15,6 +15,17 @@ def request_key(name: str, kind: type[Any]) -> Any:
     return name if typed is None else typed(name, kind)
 
 
+def stored(request: web.Request, key: Any, default: Any = None) -> Any:
+    """``request.get(key, default)``, without an exception for a miss.
+
+    aiohttp's own, from ``Mapping``, raises one and costs five times as much.
+    """
+    state = getattr(request, "_state", None)
+    if type(state) is dict:
+        return state.get(key, default)
+    return request.get(key, default)
+
+
 #: Where the error is while an error handler runs: ``request[key]``. A
 #: ``web.RequestKey`` where aiohttp has it (3.14), a string before.
 REQUEST_ERROR_KEY = request_key("error", Exception)

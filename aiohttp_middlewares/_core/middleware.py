@@ -1,6 +1,8 @@
 """What makes a coroutine function a middleware, on every aiohttp."""
 
-from typing import TypeVar
+import inspect
+from functools import partial
+from typing import Any, TypeVar
 
 M = TypeVar("M")
 
@@ -12,3 +14,14 @@ def middleware(coroutine_function: M) -> M:
     """
     coroutine_function.__middleware_version__ = 1  # type: ignore[attr-defined]
     return coroutine_function
+
+
+def no_response(handler: Any, response: object) -> TypeError:
+    """The error of a handler that returned something else."""
+    # aiohttp makes partial objects of middlewares and what they wrap.
+    handler = inspect.unwrap(handler)
+    while isinstance(handler, partial):
+        handler = handler.func
+    name = getattr(handler, "__qualname__", type(handler).__qualname__)
+    got = "None" if response is None else type(response).__qualname__
+    return TypeError(f"{name} should return a response, got {got}")

@@ -8,22 +8,27 @@ that is never written, the connection is over as well, and so is the task in
 which aiohttp serves it.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable
+from functools import cached_property
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from aiohttp import hdrs, web
 
-from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares._core.routes import method_of, route_of
 from aiohttp_middlewares._core.sending import (
+    Departure,
     Headers,
     Watch,
     departure_of,
 )
-from aiohttp_middlewares._core.who import caller_of
+from aiohttp_middlewares._core.who import (
+    NOBODY,
+    Caller,
+    caller_known,
+    caller_of,
+)
 
 #: As nginx has it: the client left before there was an answer.
 CLIENT_CLOSED_REQUEST = 499
@@ -37,94 +42,90 @@ logger: logging.Logger = logging.getLogger(__name__)
 class Outcome(Watch):
     """How a request ended; final when its observers are told."""
 
-    __slots__ = (
-        "_length",
-        "_may_have_body",
-        "_observers",
-        "_task",
-        "caller",
-        "duration",
-        "ended",
-        "headers",
-        "is_complete",
-        "is_sent",
-        "method",
-        "route",
-        "start",
-        "status",
-    )
+    #: The status on the wire, and 499 while there is none.
+    status = CLIENT_CLOSED_REQUEST
+    is_sent = False
+    #: The headers of the response, as they went out.
+    headers: Headers | None = None
+    #: Whether its last byte is out.
+    is_complete = False
+    #: How long it took: seconds.
+    duration = 0.0
+    _is_over = False
 
-    def __init__(self, request: web.Request) -> None:
-        super().__init__()
-        #: One of the standard methods or ``_OTHER``; the path of the route.
-        self.method = method_of(request)
-        self.route = route_of(request)
-        #: Who asked, as far as it was found out.
-        self.caller = caller_of(request)
-        #: The status on the wire, and 499 while there is none.
-        self.status = CLIENT_CLOSED_REQUEST
-        self.is_sent = False
-        #: Those of the response, as they went out.
-        self.headers: Headers | None = None
-        #: Whether its last byte is out.
-        self.is_complete = False
-        self.ended = False
-        #: When it began, by ``perf_counter``, and how long it took: seconds.
+    def __init__(self, request: web.Request, departure: Departure) -> None:
+        #: When it began, by ``perf_counter``.
         self.start = perf_counter()
-        self.duration = 0.0
-        self._length: int | None = None
-        self._may_have_body = request.method != hdrs.METH_HEAD
         self._observers: dict[object, Observer] = {}
-        departure = departure_of(request)
+        # Until the end: they refer to each other.
+        self._request: web.Request | None = request
         departure.watch = self
         departure.take_over()
-        self._task: asyncio.Task[Any] | None = request.task
-        request.task.add_done_callback(self._connection_is_over)
+        self._task = request.task
+        self._task.add_done_callback(self._connection_is_over)
+
+    @cached_property
+    def method(self) -> str:
+        """One of the standard methods, or ``_OTHER``."""
+        return "" if self._request is None else method_of(self._request)
+
+    @cached_property
+    def route(self) -> str:
+        """The path of the route."""
+        return "" if self._request is None else route_of(self._request)
+
+    @cached_property
+    def caller(self) -> Caller:
+        """Who asked, as far as it was found out."""
+        return NOBODY if self._request is None else caller_of(self._request)
 
     def observe(self, who: object, observer: Observer) -> bool:
         """Have the observer told; not if there is one of that name already.
 
         Nor if all is over, as for a shielded handler whose client has left.
         """
-        if self.ended or who in self._observers:
+        if self._is_over or who in self._observers:
             return False
         self._observers[who] = observer
         return True
 
     def leaves(self, status: int, headers: Headers, transport: Any) -> None:
-        self.status = status
         self.headers = headers
         self.is_sent = transport is not None and not transport.is_closing()
-        if not self.is_sent:
-            self.status = CLIENT_CLOSED_REQUEST
-        length = headers.get(hdrs.CONTENT_LENGTH, "")
-        self._length = int(length) if length.isdecimal() else None
+        if self.is_sent:
+            self.status = status
 
     def end(self, *, is_complete: bool = False) -> None:
-        if self.ended:
+        if self._is_over:
             return
-        self.ended = True
-        if self._task is not None:
-            self._task.remove_done_callback(self._connection_is_over)
-            self._task = None
-        self.is_complete = is_complete
-        if self._length is not None:
-            if self.size > self._length:
-                self.size = self._length  # the writer has cut it there
-            elif (
-                is_complete
-                and not self.size
-                and self._may_have_body
-                and self.status not in (204, 304)
-            ):
-                self.size = self._length  # a file, by the kernel
+        self._is_over = True
         self.duration = perf_counter() - self.start
+        self.is_complete = is_complete
+        self._task.remove_done_callback(self._connection_is_over)
+        request, self._request = self._request, None
+        if request is not None:
+            self.method = method_of(request)
+            self.route = route_of(request)
+            self.caller = caller_known(request)
+            if is_complete and not self.size:
+                self.size = self._size_of_file(request)
         observers, self._observers = self._observers, {}
         for observer in reversed(observers.values()):  # from the inside out
             try:
                 observer(self)
             except Exception:
                 logger.exception("What observes requests failed")
+
+    def _size_of_file(self, request: web.Request) -> int:
+        """What the kernel has sent, past the writer: all of it or nothing."""
+        if (
+            self.headers is None
+            or self.status in (204, 304)
+            or request.method == hdrs.METH_HEAD
+        ):
+            return 0
+        text = self.headers.get(hdrs.CONTENT_LENGTH, "")
+        return int(text) if text.isdecimal() else 0
 
     def _connection_is_over(self, task: object) -> None:
         # A WebSocket has no last byte, and writes past all this.
@@ -133,17 +134,15 @@ class Outcome(Watch):
 
 def outcome_of(request: web.Request) -> Outcome:
     """That of the request, which all who observe it share."""
-    outcome: Outcome | None = request.get(_OUTCOME)
+    departure = departure_of(request)
+    outcome = departure.watch
     if outcome is None:
-        outcome = request[_OUTCOME] = Outcome(request)
-    return outcome
+        outcome = Outcome(request, departure)
+    return cast(Outcome, outcome)
 
 
 def client_left(request: web.Request) -> None:
     """Say that nobody waits any more, though the handler goes on."""
-    outcome: Outcome | None = request.get(_OUTCOME)
+    outcome = departure_of(request).watch
     if outcome is not None:
         outcome.end()
-
-
-_OUTCOME = request_key("aiohttp_middlewares.outcome", Outcome)

@@ -54,6 +54,13 @@ def lines(request: WithHeaders, name: str) -> list[str]:
     ]
 
 
+def is_handshake(request: web.Request) -> bool:
+    """Whether it asks for a WebSocket."""
+    return hdrs.UPGRADE in request.headers and any(
+        "websocket" in line.lower() for line in lines(request, hdrs.UPGRADE)
+    )
+
+
 # Its authority
 # =============
 

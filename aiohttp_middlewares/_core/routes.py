@@ -36,7 +36,8 @@ def route_of(request: web.Request) -> str:
     With the prefixes of its sub-applications; ``__unmatched__`` for what is
     answered 404 or 405.
     """
-    # None for a request that no application has routed, as in a test.
+    # None for a request that no application has routed, as in a test, and a
+    # mock for one that make_mocked_request() has made.
     route = getattr(request.match_info, "route", None)
-    resource = getattr(route, "resource", None)
-    return UNMATCHED if resource is None else resource.canonical
+    path = getattr(getattr(route, "resource", None), "canonical", None)
+    return path if isinstance(path, str) else UNMATCHED

@@ -44,11 +44,8 @@ class Body(ABC):
 class Watch(ABC):
     """Sees what leaves: see ``outcome``."""
 
-    __slots__ = ("size",)
-
-    def __init__(self) -> None:
-        #: The bytes of the body that were written, as they are encoded.
-        self.size = 0
+    #: The bytes of the body that were written, as they are encoded.
+    size = 0
 
     @abstractmethod
     def leaves(self, status: int, headers: Headers, transport: Any) -> None: ...
@@ -179,19 +176,15 @@ class Departure(ref[Any]):
                 self.frame_by(headers)
         jobs = self.jobs
         place = len(jobs)
-        if headers is self.passed:
-            reached = self.reached
-        else:
-            self.passed = headers
-            self.reached = 0
-            reached = place
+        reached = self.reached if headers is self.passed else place
+        self.passed = headers
+        self.reached = 0
+        status = int(status_line[9:12])  # after "HTTP/1.1 "
         try:
-            while place:
+            for job, is_early in reversed(jobs):
                 place -= 1
-                job, is_early = jobs[place]
                 if not is_early:
-                    # Only these ask for the status, or leave more to do.
-                    status = int(status_line[9:12])  # after "HTTP/1.1 "
+                    # Only these may leave more to do.
                     more = job(status, headers)
                     if more is not None:
                         self.line = status_line
@@ -199,12 +192,12 @@ class Departure(ref[Any]):
                             more, place, reached, status, headers
                         )
                 elif place < reached:
-                    job(0, headers)
+                    job(status, headers)
         except BaseException:
             start_over(writer)  # aiohttp may answer 500
             raise
         if self.watch is not None:
-            self.watch.leaves(int(status_line[9:12]), headers, writer.transport)
+            self.watch.leaves(status, headers, writer.transport)
         if self.behind is not None:
             return self.behind(status_line, headers)
         sent: Awaitable[None] = type(writer).write_headers(
@@ -270,9 +263,7 @@ class Departure(ref[Any]):
             return  # as it has left
         self.passed = headers
         self.reached = place
-        while at > place:
-            at -= 1
-            job, is_early = jobs[at]
+        for job, is_early in reversed(jobs[place:at]):
             if is_early:
                 job(0, headers)
 
@@ -300,7 +291,8 @@ class Departure(ref[Any]):
 
     def is_late(self) -> bool:
         """Whether whoever sends this has been given up."""
-        return not self.given_up.isdisjoint(HANDLERS.get())
+        given_up = self.given_up
+        return bool(given_up) and not given_up.isdisjoint(HANDLERS.get())
 
     def frame_by(self, headers: Headers) -> None:
         """Frame the body as its headers say.
@@ -329,14 +321,22 @@ class Departure(ref[Any]):
         if self.others is not None:
             return
         writer = self.writer
-        own = getattr(writer, "__dict__", {})
-        self.others = own.get("write"), own.get("write_eof")
+        self.others = _OWN
         self.body = None
         self.ended = self.lingers = False
         self.given_up = frozenset()
-        with suppress(AttributeError):  # a writer with slots
+        try:
+            own = type(writer)
+            write = _foreign(writer.write, getattr(own, "write", None))
+            write_eof = _foreign(
+                writer.write_eof, getattr(own, "write_eof", None)
+            )
+            if write is not None or write_eof is not None:
+                self.others = write, write_eof
             writer.write = self.write
             writer.write_eof = self.write_eof
+        except AttributeError:
+            pass  # a writer with slots
 
     async def write(self, chunk: Bytes, **options: Any) -> None:
         if self.ended or self.is_late():
@@ -347,22 +347,31 @@ class Departure(ref[Any]):
             await self.body.write(self, chunk, **options)
 
     async def write_eof(self, chunk: Bytes = b"") -> None:
-        if self.ended or self.is_late():
+        if self.ended or (self.given_up and self.is_late()):
             return  # as the writer has it, once its response is over
         # Before it is sent: whoever has prepared another response meanwhile
         # must not write into this one.
         self.ended = True
+        writer: Any = ref.__call__(self)
         try:
-            if self.body is None:
-                await self.send_eof(chunk)
-            else:
+            if self.body is not None:
                 await self.body.write_eof(self, chunk)
+            elif (
+                self.given_up
+                or self.others is not _OWN
+                or getattr(writer, "_compress", None) is not None
+            ):
+                await self.send_eof(chunk)
+            else:  # as mostly, without another coroutine
+                await type(writer).write_eof(writer, chunk)
+                if self.watch is not None:
+                    self.watch.size += len(chunk)
         except BaseException:
             # With nothing out, another may take its place.
-            self.ended = has_sent(self.writer)
+            self.ended = has_sent(writer)
             raise
         if self.lingers:
-            _linger(self.writer.transport, reset=False)
+            _linger(writer.transport, reset=False)
         if self.watch is not None:
             self.watch.end(is_complete=True)
 
@@ -374,13 +383,15 @@ class Departure(ref[Any]):
             if length is not None:  # which the writer counts down
                 length = max(0, length - memoryview(chunk).nbytes)
                 self.framing = chunked, length, compress
-        before = _mark(writer)
+        before, length = _mark(writer), writer.length
         if self.others and self.others[0] is not None:
             await self.others[0](chunk, **options)
         else:
             await type(writer).write(writer, chunk, **options)
         if self.watch is not None:
-            self.watch.size += _growth(writer, before, chunk)
+            grown = _growth(writer, before, chunk)
+            # What is beyond its Content-Length is cut by the writer.
+            self.watch.size += grown if length is None else min(grown, length)
 
     async def send_eof(self, chunk: Bytes) -> None:
         writer = self.writer
@@ -392,6 +403,10 @@ class Departure(ref[Any]):
             await type(writer).write_eof(writer, chunk)
         if self.watch is not None:
             self.watch.size += _growth(writer, before, chunk, end=5)
+
+
+#: Nobody else stands in front of ``write`` and ``write_eof``.
+_OWN = None, None
 
 
 def _mark(writer: Any) -> int | None:
@@ -423,19 +438,31 @@ def departure_of(request: web.Request) -> Departure:
     """That of the request, which all middlewares share."""
     writer: Any = request.writer
     try:
-        found = writer.__dict__.get("write_headers")
+        found = writer.write_headers
         if type(found) is Departure:
             return found
         if writer.output_size:
             forget_interim(request)
+        behind = _foreign(found, getattr(type(writer), "write_headers", None))
         departure = writer.write_headers = Departure(writer)
     except (AttributeError, TypeError):
         # A writer with slots: only what passes by gets decorated.
-        departure, found = Departure(_NOWHERE), None
+        departure, behind = Departure(_NOWHERE), None
     departure.jobs = []
-    departure.behind = found
+    departure.behind = behind
     departure.others = departure.passed = departure.watch = None
     return departure
+
+
+def _foreign(found: Any, own: Any) -> Any:
+    """What somebody else has put in front of a method; ``None`` if nobody has.
+
+    Without a look at the ``__dict__`` of the writer: to ask for one makes all
+    that aiohttp does with the writer slower.
+    """
+    if own is not None and getattr(found, "__func__", None) is own:
+        return None
+    return found
 
 
 class _Nowhere:

@@ -1,11 +1,15 @@
-"""The status that an exception is answered with."""
+"""The status that an exception is answered with, if it is answered at all."""
 
+import builtins
 from typing import Any, TypeGuard
 
-from aiohttp import ClientError, web
+from aiohttp import ClientConnectionResetError, ClientError, web
 from aiohttp.web import HTTPException
 
 from aiohttp_middlewares._core.misread import misread
+
+#: What a ``TaskGroup`` raises, from Python 3.11 on.
+GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())
 
 
 class OutOfTime:
@@ -19,9 +23,39 @@ class OutOfTime:
     message = "Request timed out"
 
 
+class Foreseen:
+    """Marks an answer of 500 or more that is no fault of the application.
+
+    Whoever raises it has told what the operator has to know.
+    """
+
+
 def is_http(err: Exception) -> TypeGuard[web.HTTPException]:
     # isinstance() takes long for a class that has an abstract base.
     return HTTPException in type(err).__mro__
+
+
+def only_one(err: Exception) -> Exception:
+    """What a group of one, as task groups raise it, is about."""
+    while isinstance(err, GROUP) and len(err.exceptions) == 1:
+        err = err.exceptions[0]
+    return err
+
+
+def left(request: web.Request, err: Exception) -> bool:
+    """Whether it failed because there is nobody at the other end."""
+    transport = request.transport
+    # A write that fails closes it; only the event loop's next turn removes it.
+    # (That of aiohttp's mocked request is never closing.)
+    if transport is not None and transport.is_closing() is not True:
+        return False
+    if isinstance(err, GROUP):
+        return all(left(request, part) for part in err.exceptions)
+    return (
+        isinstance(err, ClientConnectionResetError)
+        or type(err) is ConnectionError  # of a write that waited to go on
+        or err is request.content.exception()
+    )
 
 
 def status_of(request: web.Request, err: Exception) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.keys import request_key, stored
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -28,6 +28,16 @@ class Caller:
 _CALLER = request_key("aiohttp_middlewares.caller", Caller)
 
 
+#: Of whom nothing was found out.
+NOBODY = Caller()
+
+
+def caller_known(request: web.Request) -> Caller:
+    """As :func:`caller_of`, to read only."""
+    caller: Caller = stored(request, _CALLER, NOBODY)
+    return caller
+
+
 def caller_of(request: web.Request) -> Caller:
     caller: Caller | None = request.get(_CALLER)
     if caller is None:
@@ -36,9 +46,14 @@ def caller_of(request: web.Request) -> Caller:
 
 
 def set_user(
-    request: web.Request, user: str, claims: Mapping[str, Any] = _NOTHING
+    request: web.Request,
+    user: str | None,
+    claims: Mapping[str, Any] = _NOTHING,
 ) -> None:
-    """Say who asks, for :func:`get_user` and :func:`get_claims`."""
+    """Say who asks, for :func:`get_user` and :func:`get_claims`.
+
+    ``None`` for somebody whose claims name nobody.
+    """
     caller = caller_of(request)
     caller.user = user
     caller.claims = MappingProxyType({**claims}) if claims else _NOTHING
@@ -49,8 +64,7 @@ def get_user(request: web.Request) -> str | None:
 
     The login, the subject of a token, the name of an API key.
     """
-    caller: Caller | None = request.get(_CALLER)
-    return None if caller is None else caller.user
+    return caller_known(request).user
 
 
 def get_claims(request: web.Request) -> Mapping[str, Any]:
@@ -58,5 +72,4 @@ def get_claims(request: web.Request) -> Mapping[str, Any]:
 
     It cannot be changed.
     """
-    caller: Caller | None = request.get(_CALLER)
-    return _NOTHING if caller is None else caller.claims
+    return caller_known(request).claims

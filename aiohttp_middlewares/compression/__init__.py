@@ -259,10 +259,8 @@ class _Compressing:
 
     def __call__(self, status: int, headers: CIMultiDict[str]) -> Body | None:
         encoding = self.plan(self.asked, status, headers)
-        if self.asked.head:
-            return NO_BODY if status >= 200 else None
         if encoding is None:
-            return None
+            return NO_BODY if self.asked.head and status >= 200 else None
         if headers is not self.passed:
             # Prepared by the handler, raised, or made outside of here. A file
             # would not go through the encoder, and this is how one looks.

@@ -27,7 +27,8 @@ class Plan:
         minimum_size: int,
         is_compressible: Callable[[str], bool],
     ) -> None:
-        self.minimum_size = minimum_size
+        # An empty body gets larger, whatever the minimum.
+        self.minimum_size = max(minimum_size, 1)
         # Handlers send few different values.
         self.is_compressible = remembered(is_compressible, size=256)
         # Clients send few different values.
@@ -44,12 +45,14 @@ class Plan:
             status < 200  # after 101 it is no HTTP
             or content_type is None
             or not self.is_compressible(content_type)
-            or _is_fixed(headers)
+            or (hdrs.CACHE_CONTROL in headers and _is_fixed(headers))
         ):
             return None
         _vary(headers)
+        size = headers.get(hdrs.CONTENT_LENGTH)
         if (
-            status in _WITHOUT_WHOLE_BODY
+            (size is not None and int(size) < self.minimum_size)
+            or status in _WITHOUT_WHOLE_BODY
             or asked.head
             or hdrs.CONTENT_ENCODING in headers
             or hdrs.CONTENT_RANGE in headers
@@ -57,12 +60,6 @@ class Plan:
             return None
         wanted = lines(asked, hdrs.ACCEPT_ENCODING)
         encoding = self.accepted(",".join(wanted)) if wanted else None
-        if encoding is None:
-            return None
-        size = headers.get(hdrs.CONTENT_LENGTH)
-        # An empty body gets larger, whatever the minimum.
-        if size is not None and int(size) < max(self.minimum_size, 1):
-            return None
         if asked.stays_open and asked.version < HttpVersion11:
             return None
         return encoding
@@ -153,17 +150,15 @@ class Negotiation:
 
 def _is_fixed(headers: CIMultiDict[str]) -> bool:
     # RFC 9111 5.2.2.6
-    return hdrs.CACHE_CONTROL in headers and any(
+    return any(
         directive.lower() == "no-transform"
         for directive in elements(headers.getall(hdrs.CACHE_CONTROL))
     )
 
 
 def _vary(headers: CIMultiDict[str]) -> None:
-    if VARY in headers:
+    if headers.setdefault(VARY, "Accept-Encoding") != "Accept-Encoding":
         add_elements(headers, VARY, ("Accept-Encoding",))
-    else:
-        headers[VARY] = "Accept-Encoding"
 
 
 def _revalidate(asked: Asked, headers: CIMultiDict[str]) -> None:

@@ -61,7 +61,8 @@ What is logged
 
 Each answer once, whoever renders it, to ``aiohttp_middlewares.error``: 500 and
 more as an error with its traceback (a limit of
-:mod:`aiohttp_middlewares.timeout` as a warning), 4xx as information, below
+:mod:`aiohttp_middlewares.timeout` and the 502 of
+:mod:`aiohttp_middlewares.sign_in` as a warning), 4xx as information, below
 400 nothing. The status that counts is that of the answer. A record has
 ``method``, ``path``, ``remote`` and ``status``, for formatters and filters;
 what the client sent is cut and escaped there. With ``log=False`` that is left
@@ -118,7 +119,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypeAlias
 
-from aiohttp import ClientConnectionResetError, HttpVersion11, hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options
@@ -128,7 +129,7 @@ from aiohttp_middlewares._core.grammar.fields import (
     elements,
 )
 from aiohttp_middlewares._core.keys import REQUEST_ERROR_KEY
-from aiohttp_middlewares._core.middleware import middleware
+from aiohttp_middlewares._core.middleware import middleware, no_response
 from aiohttp_middlewares._core.sending import (
     forget_interim,
     is_given_up,
@@ -136,17 +137,17 @@ from aiohttp_middlewares._core.sending import (
     start_over,
     started,
 )
-from aiohttp_middlewares._core.statuses import is_http, own_status
-from aiohttp_middlewares.annotations import ExceptionType, Handler, Middleware
-from aiohttp_middlewares.error._choice import (
-    Choice,
-    called,
-    check_handler,
-    no_response,
+from aiohttp_middlewares._core.statuses import (
+    Foreseen,
+    is_http,
+    left,
+    only_one,
+    own_status,
 )
+from aiohttp_middlewares.annotations import ExceptionType, Handler, Middleware
+from aiohttp_middlewares.error._choice import Choice, called, check_handler
 from aiohttp_middlewares.error._context import (
     DEFAULT_EXCEPTION,
-    GROUP,
     ErrorContext,
     error_context,
     get_error_from_request,
@@ -298,9 +299,9 @@ async def get_error_response(
         ``err`` itself when it is to be ignored, or is a raised answer below
         400, such as a redirect.
     """
-    whole, err = err, _only_one(err)
+    whole, err = err, only_one(err)
     try:
-        if _left(request, err):
+        if left(request, err):
             # For the access log: what nginx writes for it.
             return web.Response(status=499, reason="Client Closed Request")
         if started(request):
@@ -358,13 +359,6 @@ def get_error_handler(
     return config.handler(request, get_error_from_request(request))
 
 
-def _only_one(err: Exception) -> Exception:
-    """What a group of one, as task groups raise it, is about."""
-    while isinstance(err, GROUP) and len(err.exceptions) == 1:
-        err = err.exceptions[0]
-    return err
-
-
 def _is_for_aiohttp(request: web.Request, err: Exception) -> bool:
     """Whether aiohttp, once a response has started, cuts the connection.
 
@@ -374,23 +368,7 @@ def _is_for_aiohttp(request: web.Request, err: Exception) -> bool:
     return not (
         is_http(err)
         or isinstance(err, asyncio.TimeoutError)
-        or _left(request, err)
-    )
-
-
-def _left(request: web.Request, err: Exception) -> bool:
-    """Whether it failed because there is nobody at the other end."""
-    transport = request.transport
-    # A write that fails closes it; only the event loop's next turn removes it.
-    # (That of aiohttp's mocked request is never closing.)
-    if transport is not None and transport.is_closing() is not True:
-        return False
-    if isinstance(err, GROUP):
-        return all(_left(request, part) for part in err.exceptions)
-    return (
-        isinstance(err, ClientConnectionResetError)
-        or type(err) is ConnectionError  # of a write that waited to go on
-        or err is request.content.exception()
+        or left(request, err)
     )
 
 
@@ -434,7 +412,7 @@ def _log_failed_handler(request: web.Request, exc: Exception) -> None:
 def _log(request: web.Request, err: Exception, status: int) -> None:
     """Tell what was answered."""
     level = logging.ERROR if status >= 500 else logging.INFO
-    if (
+    if isinstance(err, Foreseen) or (
         status == 504
         and isinstance(err, asyncio.TimeoutError)
         and own_status(request, err) == status

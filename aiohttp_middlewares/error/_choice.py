@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 from aiohttp import web
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.middleware import no_response
 from aiohttp_middlewares._core.sending import RESPONSES
 from aiohttp_middlewares._core.statuses import status_of
 from aiohttp_middlewares._core.urls import UrlMap
@@ -102,13 +103,3 @@ async def called(handler: Any, request: web.Request) -> web.StreamResponse:
     if isinstance(response, RESPONSES):
         return response
     raise no_response(handler, response)
-
-
-def no_response(handler: Any, response: object) -> TypeError:
-    # aiohttp makes partial objects of middlewares and what they wrap.
-    handler = inspect.unwrap(handler)
-    while isinstance(handler, partial):
-        handler = handler.func
-    name = getattr(handler, "__qualname__", type(handler).__qualname__)
-    got = "None" if response is None else type(response).__qualname__
-    return TypeError(f"{name} should return a response, got {got}")

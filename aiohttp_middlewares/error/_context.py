@@ -1,6 +1,5 @@
 """What there is to say of an error."""
 
-import builtins
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,6 @@ from aiohttp_middlewares._core.statuses import (
     is_http,
     status_of,
 )
-
-#: What a ``TaskGroup`` raises, from Python 3.11 on.
-GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())
 
 DEFAULT_EXCEPTION = Exception("Unhandled aiohttp-middlewares exception.")
 

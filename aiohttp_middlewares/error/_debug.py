@@ -12,11 +12,8 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from aiohttp_middlewares.error._context import (
-    GROUP,
-    ErrorContext,
-    context_of,
-)
+from aiohttp_middlewares._core.statuses import GROUP
+from aiohttp_middlewares.error._context import ErrorContext, context_of
 from aiohttp_middlewares.error._handlers import negotiated
 
 #: Lines of source to show before and after the one that failed.

@@ -81,9 +81,13 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict, istr
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware
-from aiohttp_middlewares._core.sending import Job, before_sending
+from aiohttp_middlewares._core.sending import (
+    Job,
+    before_sending,
+    departure_of,
+)
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import (
     Handler,
@@ -255,22 +259,26 @@ def security_headers_middleware(
         istr(name)
         for name in options.tokens(f"{what} remove", "header names", remove)
     ]
-    secure_https: Job = partial(_secure, by_https, removed)
-    secure_http: Job = partial(_secure, by_http, removed)
+    secure_https: Job = _Secure(by_https, removed)
+    secure_http: Job = _Secure(by_http, removed)
     ignored = exemption(f"{what} ignore", ignore)
 
     @middleware
     async def security_headers(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        request[_NONCE] = nonce = _Nonce()
         if ignored is not None and ignored(request):
+            request[_NONCE] = _Nonce()
             return await handler(request)
         secure = secure_https if request.scheme == "https" else secure_http
         # RFC 9111 4.3.5: what a HEAD is answered freshens a stored page, in
         # which the nonce is another.
-        if nonced is not None and request.method != hdrs.METH_HEAD:
-            secure = partial(_add_policy, secure, policy_name, nonced, nonce)
+        if nonced is not None:
+            request[_NONCE] = nonce = _Nonce()
+            if request.method != hdrs.METH_HEAD:
+                secure = partial(
+                    _add_policy, secure, policy_name, nonced, nonce
+                )
         # aiohttp adds Server when all else is done.
         before_sending(request, secure)
         return await handler(request)
@@ -283,13 +291,16 @@ def csp_nonce(request: web.Request) -> str:
 
     :raises RuntimeError: there is no :func:`security_headers_middleware`.
     """
-    try:
-        nonce: _Nonce = request[_NONCE]
-    except KeyError:
-        raise RuntimeError(
-            "csp_nonce needs security_headers_middleware, outside of what "
-            "asks for it"
-        ) from None
+    nonce: _Nonce | None = stored(request, _NONCE)
+    if nonce is None:
+        # Few ask, so those whose policy has no nonce make none in advance.
+        jobs = departure_of(request).jobs
+        if not any(isinstance(job, _Secure) for job, _ in jobs):
+            raise RuntimeError(
+                "csp_nonce needs security_headers_middleware, outside of what "
+                "asks for it"
+            )
+        request[_NONCE] = nonce = _Nonce()
     return nonce.value
 
 
@@ -309,17 +320,29 @@ class _Nonce:
         return self._value
 
 
-def _secure(
-    fixed: list[tuple[istr, str]],
-    removed: list[istr],
-    status: int,
-    headers: CIMultiDict[str],
-) -> None:
-    for name, value in fixed:
+class _Secure:
+    """The job that is the same for all requests."""
+
+    def __init__(
+        self, fixed: list[tuple[istr, str]], removed: list[istr]
+    ) -> None:
+        self.fixed = CIMultiDict(fixed)
+        self.removed = removed
+
+    def __call__(self, status: int, headers: CIMultiDict[str]) -> None:
+        _merge(headers, self.fixed)
+        for name in self.removed:
+            if name in headers:
+                del headers[name]
+
+
+def _merge_each(headers: CIMultiDict[str], missing: CIMultiDict[str]) -> None:
+    for name, value in missing.items():
         headers.setdefault(name, value)
-    for name in removed:
-        if name in headers:
-            del headers[name]
+
+
+#: Adds what is not there yet. multidict has it from 6.6 on.
+_merge = getattr(CIMultiDict, "merge", _merge_each)
 
 
 def _add_policy(

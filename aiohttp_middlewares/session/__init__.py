@@ -47,6 +47,15 @@ anybody out:
 
     session_middleware(["the new key", "the old key"])
 
+As a JSON Web Token, which starlette-authlib reads and writes, too, or signed
+with a key pair: :class:`JWTCookieStorage`.
+
+.. code-block:: python
+
+    from aiohttp_middlewares import JWTCookieStorage, session_middleware
+
+    session_middleware(JWTCookieStorage("a long random string, kept secret"))
+
 Any storage of aiohttp-session goes in the same place, and then has the options
 of the cookie itself:
 
@@ -130,22 +139,25 @@ from aiohttp_middlewares._core.sending import (
     started,
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
-from aiohttp_middlewares.session._signed_cookie import (
+from aiohttp_middlewares.session._cookie import (
     DEFAULT_COOKIE_NAME,
     DEFAULT_MAX_AGE,
     MOST_CANDIDATES,
+    CookieStorage,
     SameSite,
     Secret,
-    SignedCookieStorage,
     aiohttp_session_for,
     check_cookie,
     checked_keys,
 )
+from aiohttp_middlewares.session._jwt_cookie import JWTCookieStorage
+from aiohttp_middlewares.session._signed_cookie import SignedCookieStorage
 
 __all__ = (
     "DEFAULT_COOKIE_NAME",
     "DEFAULT_MAX_AGE",
     "MAX_COOKIE_SIZE",
+    "JWTCookieStorage",
     "SignedCookieStorage",
     "session_middleware",
 )
@@ -305,20 +317,22 @@ class _Visit:
     which holds it, only while there may be something to save.
     """
 
+    ask: Callable[[], web.Request | None]
+    request: web.Request | None = None
+    session: Any = None
+    headers: CIMultiDict[str] = CIMultiDict()
+    #: The value of the cookie in them.
+    value: str | None = None
+    #: Whether the handler is at its end.
+    is_back = False
+    #: Whether headers have left, so that no cookie can any more.
+    left = False
+
     def __init__(self, storage: Storage, request: web.Request) -> None:
         self.storage = storage
-        self.ask: Callable[[], web.Request | None] = ref(request)
-        self.request: web.Request | None = None
-        self.session: Any = None
-        self.headers = _NO_HEADERS
-        #: The value of the cookie in them.
-        self.value: str | None = None
+        self.ask = ref(request)
         #: The shielded handlers that the session is a part of.
         self.within = HANDLERS.get()
-        #: Whether the handler is at its end.
-        self.is_back = False
-        #: Whether headers have left, so that no cookie can any more.
-        self.left = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.storage, name)
@@ -351,7 +365,7 @@ class _Visit:
     def give_up(self) -> None:
         self.ask = _nobody
         self.request = None
-        self.headers = _NO_HEADERS
+        self.headers = CIMultiDict()
 
     def leave(
         self, status: int, headers: CIMultiDict[str]
@@ -433,9 +447,6 @@ class _Visit:
         )
 
 
-_NO_HEADERS: CIMultiDict[str] = CIMultiDict()
-
-
 def _nobody() -> None:
     return None
 
@@ -453,7 +464,7 @@ async def _load(storage: Storage, request: web.Request) -> Any:
     lines takes one.
     """
     sent = _cookies(request, storage)
-    if isinstance(storage, SignedCookieStorage) or (
+    if isinstance(storage, CookieStorage) or (
         len(sent) < 2 and _aiohttps(request, storage) == sent
     ):
         return await storage.load_session(request)

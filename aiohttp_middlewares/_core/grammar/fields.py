@@ -149,3 +149,8 @@ def unquoted(value: str) -> str:
 
 
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+
+
+def quoted(value: str) -> str:
+    """A quoted string (RFC 9110 5.6.4) that says it."""
+    return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
