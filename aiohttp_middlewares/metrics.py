@@ -150,6 +150,7 @@ from aiohttp_middlewares._core.grammar.fields import (
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.outcome import Outcome, outcome_of
 from aiohttp_middlewares._core.requests import lines
+from aiohttp_middlewares._core.routes import method_of
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
@@ -262,7 +263,7 @@ def metrics_middleware(
 
         if not outcome.observe(measures, measure):
             return await handler(request)  # another one further out measures
-        in_progress = measures.in_progress_of(outcome.method)
+        in_progress = measures.in_progress_of(method_of(request))
         in_progress.inc()
         return await handler(request)
 
