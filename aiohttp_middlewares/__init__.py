@@ -8,13 +8,14 @@ holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on. In
 the order in which a request comes to them:
 
 * which one it is: ``request_id``
-* what becomes of it: ``tracing``, ``server_timing``, ``access_log``
+* what becomes of it: ``tracing``, ``metrics``, ``server_timing``,
+  ``access_log``
 * who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
   ``https_redirect``
 * what is on every answer: ``security_headers``, ``cors``, ``error``
 * who hears of what nobody expected: ``report``
 * what is refused before any work is done: ``early_data``, ``rate_limit``,
-  ``body_limit``
+  ``concurrency_limit``, ``body_limit``
 * the work: ``compression``, ``timeout``, ``shield``, ``session``
 * who may do it: ``csrf``, and one of ``sign_in``, ``bearer_auth``,
   ``api_key`` and ``basic_auth``
@@ -31,6 +32,9 @@ from aiohttp_middlewares.basic_auth import basic_auth_middleware
 from aiohttp_middlewares.bearer_auth import bearer_auth_middleware
 from aiohttp_middlewares.body_limit import body_limit_middleware
 from aiohttp_middlewares.compression import compression_middleware
+from aiohttp_middlewares.concurrency_limit import (
+    concurrency_limit_middleware,
+)
 from aiohttp_middlewares.constants import (
     IDEMPOTENT_METHODS,
     NON_IDEMPOTENT_METHODS,
@@ -54,6 +58,7 @@ from aiohttp_middlewares.idempotency import (
     idempotency_middleware,
 )
 from aiohttp_middlewares.jwt import KeysUnavailable, jwt_verifier
+from aiohttp_middlewares.metrics import metrics_handler, metrics_middleware
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
 from aiohttp_middlewares.rate_limit import (
     check_rate_limit,
@@ -119,6 +124,7 @@ __all__ = (
     "check_rate_limit",
     "client_ip",
     "compression_middleware",
+    "concurrency_limit_middleware",
     "cors_middleware",
     "csp_nonce",
     "csrf_middleware",
@@ -138,6 +144,8 @@ __all__ = (
     "idempotency_middleware",
     "jwt_verifier",
     "match_path",
+    "metrics_handler",
+    "metrics_middleware",
     "openid_connect",
     "problem_error_handler",
     "proxy_headers_middleware",

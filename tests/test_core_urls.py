@@ -321,6 +321,10 @@ def test_quick_look_at_a_path_says_what_a_thorough_one_says(text: str) -> None:
     assert exempt(asking(path)) is not misleads
 
 
+def forbids(request: web.Request) -> None:
+    raise web.HTTPForbidden
+
+
 # Each with rules for "/open/", as one option of it has them.
 ROOMS: dict[str, Callable[[Any], Any]] = {
     "api_key ignore": lambda urls: m.api_key_middleware(
@@ -335,6 +339,9 @@ ROOMS: dict[str, Callable[[Any], Any]] = {
     "body_limit ignore": lambda urls: m.body_limit_middleware(1, ignore=urls),
     "body_limit limits": lambda urls: m.body_limit_middleware(
         1, limits=dict.fromkeys(urls)
+    ),
+    "concurrency_limit ignore": lambda urls: m.concurrency_limit_middleware(
+        1, key=forbids, ignore=urls
     ),
     "csrf ignore": lambda urls: m.csrf_middleware(ignore=urls),
     "early_data allow": lambda urls: m.early_data_middleware(allow=urls),
@@ -379,10 +386,12 @@ def test_every_option_that_exempts_is_tried() -> None:
         if option in ("ignore", "allow", "limits")
     }
     # What is listed there must not be compressed: no exemption. Those are no
-    # rules. And no answer shows what was traced or logged: see their tests.
+    # rules. And no answer shows what was traced, measured or logged: see their
+    # tests.
     others = {
         "access_log ignore",
         "compression ignore",
+        "metrics ignore",
         "rate_limit limits",
         "tracing ignore",
     }

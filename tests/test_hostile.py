@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 from live import PATIENCE, Live, eventually, live
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
 from raw import head
 
 import aiohttp_middlewares
@@ -41,6 +42,7 @@ from aiohttp_middlewares import (
     bearer_auth_middleware,
     body_limit_middleware,
     compression_middleware,
+    concurrency_limit_middleware,
     cors_middleware,
     csrf_middleware,
     debug_error_handler,
@@ -51,6 +53,7 @@ from aiohttp_middlewares import (
     https_redirect_middleware,
     idempotency_middleware,
     jwt_verifier,
+    metrics_middleware,
     problem_error_handler,
     proxy_headers_middleware,
     rate_limit_middleware,
@@ -477,6 +480,7 @@ SEED = int(os.environ.get("FUZZ_SEED", "6"))
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "5000"))
 #: The number of the only conversation to have, once it has failed.
 ONLY = os.environ.get("FUZZ_ONLY")
+METRICS = CollectorRegistry()
 #: How many conversations there are at a time.
 AT_ONCE = 16
 
@@ -498,6 +502,7 @@ def documented() -> list[Any]:
         ),
         server_timing_middleware(emit=len, cpu=True),
         access_log_middleware(),
+        metrics_middleware(registry=METRICS),
         trusted_host_middleware(["example.com", "*.example.com", "[::1]"]),
         https_redirect_middleware(ignore=["/empty"]),
         security_headers_middleware(),
@@ -516,6 +521,9 @@ def documented() -> list[Any]:
         report_middleware(lambda err, request: described(request)),
         early_data_middleware(),
         rate_limit_middleware("1000000/second", key=odd_key),
+        concurrency_limit_middleware(
+            100, key=lambda request: request.headers.get("Host")
+        ),
         body_limit_middleware(1000, limits={"/chunks": 2000}),
         compression_middleware(minimum_size=0),
         timeout_middleware(29.5, limits={fuzz.SLOW: 0.01}),
@@ -772,6 +780,9 @@ async def test_fuzzed_conversations_go_as_they_should(
         logging.getLogger().removeHandler(gathers)
     gc.collect()
     assert failures == [], "\n".join(failures)
+    samples = [each for metric in METRICS.collect() for each in metric.samples]
+    name = "http_server_requests_in_progress"
+    assert {each.value for each in samples if each.name == name} == {0}
 
 
 def is_unexpected(record: logging.LogRecord) -> bool:

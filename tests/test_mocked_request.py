@@ -13,6 +13,7 @@ from aiohttp.test_utils import make_mocked_request
 from live import soon
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
 
 import aiohttp_middlewares
 from aiohttp_middlewares import (
@@ -31,6 +32,7 @@ FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "bearer_auth_middleware": (({}.get,), {"required": False}),
     "body_limit_middleware": ((1000,), {}),
     "compression_middleware": ((), {"minimum_size": 0}),
+    "concurrency_limit_middleware": ((1,), {}),
     "cors_middleware": ((), {"origins": ["https://app.example"]}),
     "csrf_middleware": ((), {}),
     "early_data_middleware": ((), {}),
@@ -38,6 +40,7 @@ FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "https_middleware": ((), {}),
     "https_redirect_middleware": ((), {}),
     "idempotency_middleware": ((), {}),
+    "metrics_middleware": ((), {"registry": CollectorRegistry()}),
     "proxy_headers_middleware": ((), {"trusted": ["127.0.0.1"]}),
     "report_middleware": ((lambda err, request: None,), {}),
     "rate_limit_middleware": (("100/minute",), {}),

@@ -80,8 +80,11 @@ class Outcome(Watch):
         return NOBODY if self._request is None else caller_of(self._request)
 
     def observe(self, who: object, observer: Observer) -> bool:
-        """Have the observer told; not if there is one of that name already."""
-        if who in self._observers:
+        """Have the observer told; not if there is one of that name already.
+
+        Nor if all is over, as for a shielded handler whose client has left.
+        """
+        if self._is_over or who in self._observers:
             return False
         self._observers[who] = observer
         return True
