@@ -84,7 +84,7 @@ class Outcome(Watch):
 
         Nor if all is over, as for a shielded handler whose client has left.
         """
-        if self._is_over or who in self._observers:
+        if self.ended or who in self._observers:
             return False
         self._observers[who] = observer
         return True

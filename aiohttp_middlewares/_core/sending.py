@@ -179,7 +179,10 @@ class Departure(ref[Any]):
         reached = self.reached if headers is self.passed else place
         self.passed = headers
         self.reached = 0
-        status = int(status_line[9:12])  # after "HTTP/1.1 "
+        try:
+            status = int(status_line[9:12])  # after "HTTP/1.1 "
+        except ValueError:  # a handler's status of fewer digits
+            status = int(status_line.split(" ", 2)[1])
         try:
             for job, is_early in reversed(jobs):
                 place -= 1
