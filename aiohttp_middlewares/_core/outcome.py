@@ -62,7 +62,7 @@ class Outcome(Watch):
         departure.watch = self
         departure.take_over()
         self._task = request.task
-        self._task.add_done_callback(self._connectionended)
+        self._task.add_done_callback(self._connection_ended)
 
     @cached_property
     def method(self) -> str:
@@ -101,7 +101,7 @@ class Outcome(Watch):
         self.ended = True
         self.duration = perf_counter() - self.start
         self.is_complete = is_complete
-        self._task.remove_done_callback(self._connectionended)
+        self._task.remove_done_callback(self._connection_ended)
         request, self._request = self._request, None
         if request is not None:
             self.method = method_of(request)
@@ -127,7 +127,7 @@ class Outcome(Watch):
         text = self.headers.get(hdrs.CONTENT_LENGTH, "")
         return int(text) if text.isdecimal() else 0
 
-    def _connectionended(self, task: object) -> None:
+    def _connection_ended(self, task: object) -> None:
         # A WebSocket has no last byte, and writes past all this.
         self.end(is_complete=self.is_sent and self.status == 101)
 
