@@ -83,15 +83,15 @@ A reporter of your own is a function of the error and the request. It is
         middlewares=[error_middleware(), report_middleware(tell_the_chat)]
     )
 
-What is refused because of a load that is too high, or because something else is
-away (the 503 of ``concurrency_limit_middleware``, the 502 of a provider), is not
+What is refused because the load is too high, or because something else is away
+(the 503 of ``concurrency_limit_middleware``, the 502 of a provider), is not
 reported: it is in the log, and there may be thousands of it.
 
-A reporter that fails is logged, and changes nothing. An ``async`` one that is still
-not done after 5 s is cancelled. All run at the same time, and the answer waits
-for them, so never longer than that. If the request is cancelled meanwhile they
-go on without it. One that is not ``async`` runs in the event loop, and must not
-block it: use ``asyncio.to_thread``.
+A reporter that fails is logged, and changes nothing. An ``async`` one that is
+still not done after 5 s is cancelled. All run at the same time, and the answer
+waits for them, so never longer than that. If the request is cancelled meanwhile
+they go on without it. One that is not ``async`` runs in the event loop, and
+must not block it: use ``asyncio.to_thread``.
 
 Order
 =====
