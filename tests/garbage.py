@@ -12,10 +12,12 @@ from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares.annotations import Handler, Middleware
 
 
-async def no_more_than_without(*middlewares: Middleware) -> None:
+async def no_more_than_without(
+    *middlewares: Middleware, beside: tuple[Middleware, ...] = ()
+) -> None:
     """Of none of the answers more requests live on than without them."""
-    bare = await left_behind({})
-    assert await left_behind(bare, *middlewares) == bare
+    bare = await left_behind({}, *beside)
+    assert await left_behind(bare, *middlewares, *beside) == bare
 
 
 async def left_behind(

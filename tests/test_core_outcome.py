@@ -1,7 +1,6 @@
 """What is told of an answer is what a client has seen of it."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from answers import KINDS, Kind, serve
+from garbage import no_more_than_without
 from live import Live, eventually, live
 
 from aiohttp_middlewares import (
@@ -98,39 +98,8 @@ def answer_has_no_body(status: int) -> bool:
     return status in (204, 304)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-async def test_nothing_more_waits_for_the_garbage_collector(kind: Kind) -> None:
-    bare = serve(web.Application())
-    observed = serve(web.Application(middlewares=[Seen().middleware()]))
-    assert await left_behind(observed, kind) == await left_behind(bare, kind)
-
-
-async def left_behind(app: web.Application, kind: Kind) -> int:
-    """How many requests live on when their connections are closed."""
-    sent = "".join(
-        f"{name}: {value}\r\n" for name, value in kind.fields.items()
-    )
-    async with live(app) as site:
-        gc.collect()
-        gc.disable()
-        before = requests()  # that a log record has kept
-        try:
-            for _ in range(3):
-                connection = await site.connect()
-                connection.send(
-                    f"GET {kind.path}", fields=f"{sent}Connection: close\r\n"
-                )
-                await connection.rest()
-                connection.leave()
-            await eventually(lambda: not site.connections())
-            await asyncio.sleep(0)
-            return requests() - before
-        finally:
-            gc.enable()
-
-
-def requests() -> int:
-    return [type(thing) for thing in gc.get_objects()].count(web.Request)
+async def test_nothing_more_waits_for_the_garbage_collector() -> None:
+    await no_more_than_without(Seen().middleware())
 
 
 async def test_route_and_method_have_no_more_names_than_the_server() -> None:

@@ -23,7 +23,7 @@ def seen(folder: Path) -> dict[str, str]:
 
 def test_page_shows_what_its_example_does(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, DOCS / "observability.py", "record", tmp_path],
+        [sys.executable, DOCS / "record_observability.py", "record", tmp_path],
         capture_output=True,
         check=False,
         cwd=ROOT,

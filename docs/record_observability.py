@@ -1,6 +1,6 @@
 """Makes what how-to/observability.rst shows, by running its example.
 
-``python docs/observability.py`` writes the files beside the page. With
+``python docs/record_observability.py`` writes the files beside the page. With
 ``record FOLDER`` it writes what was seen into that folder and draws nothing;
 with ``draw`` it draws the trace that is there, the same picture each time.
 """
