@@ -1,18 +1,24 @@
 """The API: all the middlewares, and handlers that need them."""
 
 import asyncio
+import html
 import logging
 import re
 import secrets
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
 import aiohttp_session
 from aiohttp import web
+from joserfc import jwt
+from joserfc.jwk import OctKey
 
 from aiohttp_middlewares import (
     NON_IDEMPOTENT_METHODS,
+    api_key_middleware,
     basic_auth_middleware,
+    bearer_auth_middleware,
     body_limit_middleware,
     compression_middleware,
     cors_middleware,
@@ -23,14 +29,24 @@ from aiohttp_middlewares import (
     drain_shielded,
     early_data_middleware,
     error_middleware,
+    get_claims,
+    get_request_id,
     get_user,
     https_middleware,
     https_redirect_middleware,
+    idempotency_middleware,
+    jwt_verifier,
+    openid_connect,
     problem_error_handler,
     proxy_headers_middleware,
+    rate_limit_middleware,
+    report_middleware,
+    request_id_middleware,
+    requires,
     security_headers_middleware,
     session_middleware,
     shield_middleware,
+    sign_in_middleware,
     timeout_middleware,
     trusted_host_middleware,
 )
@@ -51,10 +67,14 @@ logger = logging.getLogger(__name__)
 routes = web.RouteTableDef()
 
 
-def create_api(page: str, api: str) -> web.Application:
-    """The application at ``api`` for the pages of the origin ``page``."""
+def create_api(page: str, api: str, issuer: str) -> web.Application:
+    """The application at ``api`` for the pages of the origin ``page``.
+
+    ``issuer`` is the OpenID provider to sign in with.
+    """
     app = web.Application(
         middlewares=[
+            request_id_middleware(),
             proxy_headers_middleware(trusted=["127.0.0.1", "::1"], host=True),
             # For a proxy that says it in a header of its own only.
             https_middleware(
@@ -83,17 +103,25 @@ def create_api(page: str, api: str) -> web.Application:
                 allow_headers=[
                     *DEFAULT_ALLOW_HEADERS,
                     "Early-Data",
+                    "Idempotency-Key",
+                    "X-API-Key",
                     "X-Forwarded-For",
                     "X-Forwarded-Host",
                     "X-Forwarded-Proto",
                     "X-Forwarded-Ssl",
+                    "X-Request-ID",
                 ],
                 # Retry-After is of use to a page; the others are for show.
                 expose_headers=[
                     "Access-Control-Allow-Origin",
                     "Content-Encoding",
+                    "Idempotent-Replayed",
+                    "RateLimit",
+                    "RateLimit-Policy",
                     "Retry-After",
                     "Vary",
+                    "WWW-Authenticate",
+                    "X-Request-ID",
                 ],
                 max_age=600,
             ),
@@ -104,7 +132,11 @@ def create_api(page: str, api: str) -> web.Application:
                     "/errors/debug": debug_error_handler,
                 },
             ),
+            report_middleware(report),
             early_data_middleware(),
+            rate_limit_middleware(
+                "3/10 seconds", strategy="moving-window", urls=["/quotes"]
+            ),
             body_limit_middleware(64 * 1024, limits={"/notes": 140}),
             compression_middleware(
                 content_types=[*DEFAULT_CONTENT_TYPES, "text/event-stream"]
@@ -123,9 +155,26 @@ def create_api(page: str, api: str) -> web.Application:
                 ignore=all_but("/admin"),
             ),
             csrf_middleware(trusted_origins=[page]),
+            sign_in_middleware(
+                openid_connect(issuer, "demo", "secret"),
+                ignore=all_but("/members"),
+            ),
+            api_key_middleware(
+                API_KEYS.get, realm="Demo", ignore=all_but("/backups")
+            ),
+            bearer_auth_middleware(
+                jwt_verifier(
+                    SECRET, algorithms=["HS256"], issuer="demo", audience="api"
+                ),
+                realm="Demo",
+                ignore=all_but("/invoices"),
+            ),
+            idempotency_middleware(urls=["/payments"]),
         ]
     )
     app[LEDGER] = {}
+    app[PAYMENTS] = []
+    app[REPORTS] = []
     app[PARTNER] = Partner(api)
     app.add_routes(routes)
     app.cleanup_ctx.append(drain_shielded)
@@ -135,6 +184,39 @@ def create_api(page: str, api: str) -> web.Application:
 
 def all_but(path: str) -> list[re.Pattern[str]]:
     return [re.compile(f"^(?!{re.escape(path)}$)")]
+
+
+# What is seen of a request
+# =========================
+
+
+@routes.get("/id")
+async def request_id(request: web.Request) -> web.Response:
+    return web.json_response({"request": get_request_id()})
+
+
+REPORTS = web.AppKey("REPORTS", list[str])
+
+
+def report(err: BaseException, request: web.Request) -> None:
+    """What Sentry would be told, and a page of ours shows."""
+    seen = f"{err!r} in {request.method} {request.path}, {get_request_id()}"
+    logger.info("Report: %s", seen)
+    if request.path == "/reports":
+        request.app[REPORTS].append(seen)
+
+
+@routes.post("/reports")
+async def bug_to_report(request: web.Request) -> web.Response:
+    reports = request.app[REPORTS]
+    reports.clear()
+    return web.json_response({"last": reports[-1]})
+
+
+@routes.get("/reports")
+async def reports(request: web.Request) -> web.Response:
+    seen = request.app[REPORTS]
+    return web.json_response({"stages": seen, "over": bool(seen)})
 
 
 # Errors
@@ -299,6 +381,82 @@ async def add_note(request: web.Request) -> web.Response:
 @routes.get("/admin")
 async def admin(request: web.Request) -> web.Response:
     return web.json_response({"user": get_user(request)})
+
+
+# Load
+# ====
+
+
+@routes.get("/quotes")
+async def quote(request: web.Request) -> web.Response:
+    return web.json_response({"price": 42})
+
+
+PAYMENTS = web.AppKey("PAYMENTS", list[str])
+
+
+@routes.post("/payments")
+async def pay(request: web.Request) -> web.Response:
+    payments = request.app[PAYMENTS]
+    payments.append(await request.text())
+    return web.json_response(
+        {"payment": len(payments), "paid": payments[-1]}, status=201
+    )
+
+
+# Who is asking
+# =============
+
+SECRET = secrets.token_bytes(32)
+API_KEYS = {
+    "a-long-key": {"sub": "nightly job", "scope": "backup"},
+    "another-key": {"sub": "dashboard", "scope": "read"},
+}
+
+
+def token(user: str, scope: str) -> str:
+    """As an authorization server would sign one, for a day."""
+    claims = {
+        "iss": "demo",
+        "aud": "api",
+        "sub": user,
+        "scope": scope,
+        "exp": int(time.time()) + 24 * 60 * 60,
+    }
+    return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(SECRET))
+
+
+@routes.get("/members")
+async def members(request: web.Request) -> web.Response:
+    name = get_claims(request).get("name") or get_user(request)
+    return web.Response(
+        text=f"""<!DOCTYPE html>
+<title>Members</title>
+<h1>Welcome, {html.escape(str(name))}</h1>
+<form method="post" action="/-/auth/logout">
+<button>Log out</button>
+</form>
+""",
+        content_type="text/html",
+    )
+
+
+@routes.get("/backups")
+@requires("backup")
+async def backups(request: web.Request) -> web.Response:
+    return web.json_response({"backups": [], "for": get_user(request)})
+
+
+@routes.get("/invoices")
+@requires("invoices:read")
+async def invoices(request: web.Request) -> web.Response:
+    return web.json_response({"invoices": [], "for": get_user(request)})
+
+
+@routes.post("/invoices")
+@requires("invoices:write")
+async def add_invoice(request: web.Request) -> web.Response:
+    return web.json_response({"invoice": 1}, status=201)
 
 
 # Compression
