@@ -8,12 +8,14 @@ holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on. In
 the order in which a request comes to them:
 
 * which one it is: ``request_id``
+* what becomes of it: ``tracing``, ``metrics``, ``server_timing``,
+  ``access_log``
 * who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
   ``https_redirect``
 * what is on every answer: ``security_headers``, ``cors``, ``error``
 * who hears of what nobody expected: ``report``
 * what is refused before any work is done: ``early_data``, ``rate_limit``,
-  ``body_limit``
+  ``concurrency_limit``, ``body_limit``
 * the work: ``compression``, ``timeout``, ``shield``, ``session``
 * who may do it: ``csrf``, and one of ``sign_in``, ``bearer_auth``,
   ``api_key`` and ``basic_auth``
@@ -24,11 +26,15 @@ what a handler asks for.
 """
 
 from aiohttp_middlewares._core.who import get_claims, get_user
+from aiohttp_middlewares.access_log import access_log_middleware
 from aiohttp_middlewares.api_key import api_key_middleware
 from aiohttp_middlewares.basic_auth import basic_auth_middleware
 from aiohttp_middlewares.bearer_auth import bearer_auth_middleware
 from aiohttp_middlewares.body_limit import body_limit_middleware
 from aiohttp_middlewares.compression import compression_middleware
+from aiohttp_middlewares.concurrency_limit import (
+    concurrency_limit_middleware,
+)
 from aiohttp_middlewares.constants import (
     IDEMPOTENT_METHODS,
     NON_IDEMPOTENT_METHODS,
@@ -52,6 +58,7 @@ from aiohttp_middlewares.idempotency import (
     idempotency_middleware,
 )
 from aiohttp_middlewares.jwt import KeysUnavailable, jwt_verifier
+from aiohttp_middlewares.metrics import metrics_handler, metrics_middleware
 from aiohttp_middlewares.proxy_headers import proxy_headers_middleware
 from aiohttp_middlewares.rate_limit import (
     check_rate_limit,
@@ -74,6 +81,11 @@ from aiohttp_middlewares.security_headers import (
     csp_nonce,
     security_headers_middleware,
 )
+from aiohttp_middlewares.server_timing import (
+    Timing,
+    server_timing,
+    server_timing_middleware,
+)
 from aiohttp_middlewares.session import (
     JWTCookieStorage,
     SignedCookieStorage,
@@ -87,6 +99,7 @@ from aiohttp_middlewares.sign_in import (
     sign_in_url,
 )
 from aiohttp_middlewares.timeout import RequestTimeout, timeout_middleware
+from aiohttp_middlewares.tracing import tracing_middleware
 from aiohttp_middlewares.trusted_host import trusted_host_middleware
 from aiohttp_middlewares.utils import match_path
 
@@ -101,6 +114,8 @@ __all__ = (
     "RequestIdFilter",
     "RequestTimeout",
     "SignedCookieStorage",
+    "Timing",
+    "access_log_middleware",
     "api_key_middleware",
     "basic_auth_middleware",
     "bearer_auth_middleware",
@@ -109,6 +124,7 @@ __all__ = (
     "check_rate_limit",
     "client_ip",
     "compression_middleware",
+    "concurrency_limit_middleware",
     "cors_middleware",
     "csp_nonce",
     "csrf_middleware",
@@ -128,6 +144,8 @@ __all__ = (
     "idempotency_middleware",
     "jwt_verifier",
     "match_path",
+    "metrics_handler",
+    "metrics_middleware",
     "openid_connect",
     "problem_error_handler",
     "proxy_headers_middleware",
@@ -138,11 +156,14 @@ __all__ = (
     "rollbar_reporter",
     "security_headers_middleware",
     "sentry_reporter",
+    "server_timing",
+    "server_timing_middleware",
     "session_middleware",
     "shield_middleware",
     "sign_in_middleware",
     "sign_in_url",
     "timeout_middleware",
+    "tracing_middleware",
     "trusted_host_middleware",
 )
 

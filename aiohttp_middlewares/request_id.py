@@ -202,6 +202,6 @@ class RequestIdFilter(logging.Filter):
         self.default = default
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not hasattr(record, "request_id"):
+        if getattr(record, "request_id", None) is None:
             record.request_id = REQUEST_ID.get() or self.default
         return True

@@ -14,11 +14,13 @@ import pytest
 from aiohttp import web
 from client_site import MEGABYTE, Naps, Site, drop, hang, serve
 from live import PATIENCE, complaints, eventually, soon
+from opentelemetry.sdk.trace import TracerProvider
 
 from aiohttp_middlewares import client
 
 T = TypeVar("T")
 
+TRACERS = TracerProvider(shutdown_on_exit=False)
 POLICY = client.SSRFPolicy(allow_networks=["127.0.0.0/8"], ports=None)
 
 
@@ -61,6 +63,9 @@ MIDDLEWARES: dict[str, Callable[[Site], Any]] = {
     "ssrf_middleware": lambda _: client.ssrf_middleware(POLICY),
     "throttle_middleware": lambda _: client.throttle_middleware(
         rate=1e5, burst=100, concurrency=5
+    ),
+    "tracing_middleware": lambda _: client.tracing_middleware(
+        tracer_provider=TRACERS
     ),
 }
 

@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from client_site import Naps, hang, serve
 from live import soon
+from telemetry import Told, told_of
 from yarl import URL
 
 from aiohttp_middlewares import error_middleware, timeout_middleware
@@ -31,6 +32,7 @@ from aiohttp_middlewares.client import (
     retry_middleware,
     ssrf_middleware,
     throttle_middleware,
+    tracing_middleware,
     upstream_errors,
 )
 from aiohttp_middlewares.client.deadline import DEFAULT_HEADER
@@ -187,6 +189,41 @@ async def within_a_request(
         async with TestClient(TestServer(app)) as client:
             response = await soon(client.get("/"))
             return response.status, [kind.__name__ for kind in seen]
+
+
+@pytest.mark.parametrize(("order", "spans"), [(RIGHT, 3), (WRONG, 1)])
+async def test_tracing_inside_of_retry_has_a_span_for_each_attempt(
+    order: bool, spans: int
+) -> None:
+    told = Told()
+    seen = Seen("traceparent")
+    own = ordered(order, retry(), tracing_middleware(**told.providers))
+    async with serve() as site:
+        site.answers = [503, 503, 200]
+        async with aiohttp.ClientSession(middlewares=[*own, seen]) as session:
+            assert await outcome(session, site.url) == "200"
+    assert len(told.spans) == len(set(seen.values)) == spans
+
+
+@pytest.mark.parametrize(
+    ("order", "errors"),
+    [(RIGHT, ["503", "CircuitOpenError"]), (WRONG, ["503"])],
+)
+async def test_tracing_outside_of_the_breaker_tells_of_what_it_refuses(
+    order: bool, errors: list[str]
+) -> None:
+    told = Told()
+    own = ordered(
+        order,
+        tracing_middleware(**told.providers),
+        circuit_breaker_middleware(failures=1),
+    )
+    async with serve() as site:
+        site.answers = [503]
+        async with aiohttp.ClientSession(middlewares=own) as session:
+            for _ in range(2):
+                await outcome(session, site.url)
+    assert [told_of(span)["error.type"] for span in told.spans] == errors
 
 
 @pytest.mark.parametrize("order", [RIGHT, WRONG])

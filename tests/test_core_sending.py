@@ -678,3 +678,16 @@ async def test_chunked_answer_in_place_of_a_sized_one_arrives_whole(
     server = await aiohttp_server(app)
     answer = head(await raw(server, GET % (b"/", LAST)))
     assert answer.rest == b"10\r\n0123456789ABCDEF\r\n0\r\n\r\n"
+
+
+async def test_status_of_one_digit_goes_out_as_it_is(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(status=7)
+
+    app = web.Application(middlewares=[OUTER, INNER])
+    app.router.add_get("/", page)
+    client = await aiohttp_client(app)
+    sent = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    assert (await raw(client.server, sent)).startswith(b"HTTP/1.1 7 ")

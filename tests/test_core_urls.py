@@ -321,6 +321,10 @@ def test_quick_look_at_a_path_says_what_a_thorough_one_says(text: str) -> None:
     assert exempt(asking(path)) is not misleads
 
 
+def forbids(request: web.Request) -> None:
+    raise web.HTTPForbidden
+
+
 # Each with rules for "/open/", as one option of it has them.
 ROOMS: dict[str, Callable[[Any], Any]] = {
     "api_key ignore": lambda urls: m.api_key_middleware(
@@ -336,6 +340,9 @@ ROOMS: dict[str, Callable[[Any], Any]] = {
     "body_limit limits": lambda urls: m.body_limit_middleware(
         1, limits=dict.fromkeys(urls)
     ),
+    "concurrency_limit ignore": lambda urls: m.concurrency_limit_middleware(
+        1, key=forbids, ignore=urls
+    ),
     "csrf ignore": lambda urls: m.csrf_middleware(ignore=urls),
     "early_data allow": lambda urls: m.early_data_middleware(allow=urls),
     "https_redirect ignore": lambda urls: m.https_redirect_middleware(
@@ -348,6 +355,9 @@ ROOMS: dict[str, Callable[[Any], Any]] = {
         "0/minute", ignore=urls
     ),
     "security_headers ignore": lambda urls: m.security_headers_middleware(
+        ignore=urls
+    ),
+    "server_timing ignore": lambda urls: m.server_timing_middleware(
         ignore=urls
     ),
     "shield ignore": lambda urls: m.shield_middleware(
@@ -375,9 +385,16 @@ def test_every_option_that_exempts_is_tried() -> None:
         for option in signature(getattr(m, name)).parameters
         if option in ("ignore", "allow", "limits")
     }
-    # What is listed there must not be compressed: no exemption. And those are
-    # no rules.
-    others = {"compression ignore", "rate_limit limits"}
+    # What is listed there must not be compressed: no exemption. Those are no
+    # rules. And no answer shows what was traced, measured or logged: see their
+    # tests.
+    others = {
+        "access_log ignore",
+        "compression ignore",
+        "metrics ignore",
+        "rate_limit limits",
+        "tracing ignore",
+    }
     assert options - others == set(ROOMS)
 
 
@@ -422,6 +439,7 @@ async def test_misleading_path_is_let_off_nothing(
             found.status == 200
             and "Content-Encoding" not in found.headers
             and "X-Frame-Options" not in found.headers
+            and "Server-Timing" not in found.headers
         )
 
     kinds = [

@@ -32,6 +32,7 @@ from aiohttp_middlewares import (
     error_middleware,
     rate_limit_middleware,
     security_headers_middleware,
+    server_timing_middleware,
     session_middleware,
     shield_middleware,
     timeout_middleware,
@@ -52,6 +53,7 @@ TOUCH: dict[str, Callable[[], Middleware]] = {
     "error": error_middleware,
     "rate_limit": lambda: rate_limit_middleware("1000000/second"),
     "security_headers": security_headers_middleware,
+    "server_timing": lambda: server_timing_middleware(emit=len, cpu=True),
     "session": lambda: session_middleware(KEY),
 }
 

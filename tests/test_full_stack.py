@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import Head, head, raw
+from telemetry import Told
 
 from aiohttp_middlewares import (
     basic_auth_middleware,
@@ -33,6 +34,7 @@ from aiohttp_middlewares import (
     shield_middleware,
     sign_in_middleware,
     timeout_middleware,
+    tracing_middleware,
     trusted_host_middleware,
 )
 
@@ -44,6 +46,7 @@ def middlewares() -> list[Any]:
         request_id_middleware(),
         proxy_headers_middleware(trusted=["127.0.0.1"]),
         https_middleware(trusted=["127.0.0.1"]),
+        tracing_middleware(**Told().providers),
         trusted_host_middleware(["example.com"]),
         https_redirect_middleware(),
         security_headers_middleware(

@@ -28,16 +28,21 @@ from aiohttp.test_utils import TestServer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from live import PATIENCE, Live, eventually, live
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
 from raw import head
 
 import aiohttp_middlewares
 from aiohttp_middlewares import (
     NON_IDEMPOTENT_METHODS,
+    access_log_middleware,
     api_key_middleware,
     basic_auth_middleware,
     bearer_auth_middleware,
     body_limit_middleware,
     compression_middleware,
+    concurrency_limit_middleware,
     cors_middleware,
     csrf_middleware,
     debug_error_handler,
@@ -48,16 +53,19 @@ from aiohttp_middlewares import (
     https_redirect_middleware,
     idempotency_middleware,
     jwt_verifier,
+    metrics_middleware,
     problem_error_handler,
     proxy_headers_middleware,
     rate_limit_middleware,
     report_middleware,
     request_id_middleware,
     security_headers_middleware,
+    server_timing_middleware,
     session_middleware,
     shield_middleware,
     sign_in_middleware,
     timeout_middleware,
+    tracing_middleware,
     trusted_host_middleware,
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
@@ -472,6 +480,7 @@ SEED = int(os.environ.get("FUZZ_SEED", "6"))
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "5000"))
 #: The number of the only conversation to have, once it has failed.
 ONLY = os.environ.get("FUZZ_ONLY")
+METRICS = CollectorRegistry()
 #: How many conversations there are at a time.
 AT_ONCE = 16
 
@@ -487,6 +496,13 @@ def documented() -> list[Any]:
         request_id_middleware(),
         proxy_headers_middleware(trusted=["127.0.0.1"]),
         https_middleware({"Forwarded": "https"}),
+        tracing_middleware(
+            tracer_provider=TracerProvider(shutdown_on_exit=False),
+            meter_provider=MeterProvider(shutdown_on_exit=False),
+        ),
+        server_timing_middleware(emit=len, cpu=True),
+        access_log_middleware(),
+        metrics_middleware(registry=METRICS),
         trusted_host_middleware(["example.com", "*.example.com", "[::1]"]),
         https_redirect_middleware(ignore=["/empty"]),
         security_headers_middleware(),
@@ -505,6 +521,9 @@ def documented() -> list[Any]:
         report_middleware(lambda err, request: described(request)),
         early_data_middleware(),
         rate_limit_middleware("1000000/second", key=odd_key),
+        concurrency_limit_middleware(
+            100, key=lambda request: request.headers.get("Host")
+        ),
         body_limit_middleware(1000, limits={"/chunks": 2000}),
         compression_middleware(minimum_size=0),
         timeout_middleware(29.5, limits={fuzz.SLOW: 0.01}),
@@ -761,6 +780,9 @@ async def test_fuzzed_conversations_go_as_they_should(
         logging.getLogger().removeHandler(gathers)
     gc.collect()
     assert failures == [], "\n".join(failures)
+    samples = [each for metric in METRICS.collect() for each in metric.samples]
+    name = "http_server_requests_in_progress"
+    assert {each.value for each in samples if each.name == name} == {0}
 
 
 def is_unexpected(record: logging.LogRecord) -> bool:

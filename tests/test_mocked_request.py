@@ -11,6 +11,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from live import soon
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client import CollectorRegistry
 
 import aiohttp_middlewares
 from aiohttp_middlewares import (
@@ -24,10 +27,12 @@ from aiohttp_middlewares.timeout import RequestTimeout
 #: The arguments of every factory. A new one has to be added.
 FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "api_key_middleware": (({"me": "secret"},), {}),
+    "access_log_middleware": ((), {}),
     "basic_auth_middleware": (({"me": "secret"},), {}),
     "bearer_auth_middleware": (({}.get,), {"required": False}),
     "body_limit_middleware": ((1000,), {}),
     "compression_middleware": ((), {"minimum_size": 0}),
+    "concurrency_limit_middleware": ((1,), {}),
     "cors_middleware": ((), {"origins": ["https://app.example"]}),
     "csrf_middleware": ((), {}),
     "early_data_middleware": ((), {}),
@@ -35,11 +40,13 @@ FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "https_middleware": ((), {}),
     "https_redirect_middleware": ((), {}),
     "idempotency_middleware": ((), {}),
+    "metrics_middleware": ((), {"registry": CollectorRegistry()}),
     "proxy_headers_middleware": ((), {"trusted": ["127.0.0.1"]}),
     "report_middleware": ((lambda err, request: None,), {}),
     "rate_limit_middleware": (("100/minute",), {}),
     "security_headers_middleware": ((), {}),
     "request_id_middleware": ((), {}),
+    "server_timing_middleware": ((), {"emit": print, "cpu": True}),
     "session_middleware": (("0123456789abcdef0123456789abcdef",), {}),
     "shield_middleware": ((), {"methods": ["GET", "POST"]}),
     # Alone it can do no more: it needs sessions.
@@ -48,6 +55,13 @@ FACTORIES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
         {"ignore": ["/"]},
     ),
     "timeout_middleware": ((60,), {}),
+    "tracing_middleware": (
+        (),
+        {
+            "tracer_provider": TracerProvider(shutdown_on_exit=False),
+            "meter_provider": MeterProvider(shutdown_on_exit=False),
+        },
+    ),
     "trusted_host_middleware": ((["example.com"],), {}),
 }
 

@@ -51,7 +51,7 @@ class Outcome(Watch):
     is_complete = False
     #: How long it took: seconds.
     duration = 0.0
-    _is_over = False
+    ended = False
 
     def __init__(self, request: web.Request, departure: Departure) -> None:
         #: When it began, by ``perf_counter``.
@@ -62,7 +62,7 @@ class Outcome(Watch):
         departure.watch = self
         departure.take_over()
         self._task = request.task
-        self._task.add_done_callback(self._connection_is_over)
+        self._task.add_done_callback(self._connection_ended)
 
     @cached_property
     def method(self) -> str:
@@ -80,8 +80,11 @@ class Outcome(Watch):
         return NOBODY if self._request is None else caller_of(self._request)
 
     def observe(self, who: object, observer: Observer) -> bool:
-        """Have the observer told; not if there is one of that name already."""
-        if who in self._observers:
+        """Have the observer told; not if there is one of that name already.
+
+        Nor if all is over, as for a shielded handler whose client has left.
+        """
+        if self.ended or who in self._observers:
             return False
         self._observers[who] = observer
         return True
@@ -93,12 +96,12 @@ class Outcome(Watch):
             self.status = status
 
     def end(self, *, is_complete: bool = False) -> None:
-        if self._is_over:
+        if self.ended:
             return
-        self._is_over = True
+        self.ended = True
         self.duration = perf_counter() - self.start
         self.is_complete = is_complete
-        self._task.remove_done_callback(self._connection_is_over)
+        self._task.remove_done_callback(self._connection_ended)
         request, self._request = self._request, None
         if request is not None:
             self.method = method_of(request)
@@ -124,7 +127,7 @@ class Outcome(Watch):
         text = self.headers.get(hdrs.CONTENT_LENGTH, "")
         return int(text) if text.isdecimal() else 0
 
-    def _connection_is_over(self, task: object) -> None:
+    def _connection_ended(self, task: object) -> None:
         # A WebSocket has no last byte, and writes past all this.
         self.end(is_complete=self.is_sent and self.status == 101)
 

@@ -39,8 +39,10 @@ def caller_known(request: web.Request) -> Caller:
 
 
 def caller_of(request: web.Request) -> Caller:
-    caller: Caller | None = request.get(_CALLER)
-    if caller is None:
+    caller: Caller
+    try:
+        caller = request[_CALLER]
+    except KeyError:
         caller = request[_CALLER] = Caller()
     return caller
 

@@ -55,6 +55,7 @@ from aiohttp_middlewares.client.throttle import (
     ThrottledError,
     throttle_middleware,
 )
+from aiohttp_middlewares.client.tracing import tracing_middleware
 
 __all__ = (
     "BearerTokenMiddleware",
@@ -82,6 +83,7 @@ __all__ = (
     "ssrf_middleware",
     "ssrf_session",
     "throttle_middleware",
+    "tracing_middleware",
     "upstream_errors",
 )
 

@@ -50,14 +50,14 @@ def _escape(found: re.Match[str]) -> str:
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def redact_url(url: URL, *, query: bool = False) -> str:
+def redact_url(url: URL, *, query: bool = False, mark: str = STRUCK_OUT) -> str:
     """A URL without userinfo and fragment, and with no query value.
 
     With ``query`` the values are shown, but those that may be secret.
     """
     shown = f"{origin_text(url)}{url.raw_path}" if url.host else url.raw_path
     if url.raw_query_string:
-        struck = strike_out(url.raw_query_string, STRUCK_OUT, show=query)
+        struck = strike_out(url.raw_query_string, mark, show=query)
         shown += f"?{struck}"
     return shown
 

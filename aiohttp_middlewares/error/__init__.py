@@ -123,6 +123,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.failures import failed
 from aiohttp_middlewares._core.grammar.fields import (
     VARY,
     add_elements,
@@ -305,6 +306,7 @@ async def get_error_response(
             # For the access log: what nginx writes for it.
             return web.Response(status=499, reason="Client Closed Request")
         if started(request):
+            failed(request, err)
             _abort(request, whole, log)
         start_over(request.writer)
         if ignore_exceptions and isinstance(err, ignore_exceptions):
@@ -333,6 +335,8 @@ async def get_error_response(
                 del request[REQUEST_ERROR_KEY]
             except KeyError:
                 pass  # the handler has taken it
+        if not is_http(err) and getattr(response, "status", 0) >= 500:
+            failed(request, err)
         if log:
             _log(request, whole, response.status)
         if is_http(err) and response is not err:

@@ -1,6 +1,7 @@
 """Behind which names secrets stand, and a query without them."""
 
 import re
+from functools import lru_cache
 from urllib.parse import unquote_plus
 
 # The text is in lower case, and "-" stands for all that is no letter and no
@@ -35,9 +36,18 @@ def is_secret(name: str) -> bool:
 
     When in doubt it is: what is struck out too much can be asked for again.
     """
+    # An application has few names, and its clients may make up more.
+    return _is_known(name) if len(name) <= _LONGEST_KNOWN else _is_secret(name)
+
+
+def _is_secret(name: str) -> bool:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name)
     text = re.sub(r"[^a-z0-9]+", "-", words.lower())
     return _SECRET.search(_HARMLESS.sub("-", text)) is not None
+
+
+_is_known = lru_cache(maxsize=1024)(_is_secret)
+_LONGEST_KNOWN = 64
 
 
 def strike_out(query: str, mark: str, *, show: bool) -> str:
