@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -13,14 +14,17 @@ import aiohttp_session
 from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import OctKey
+from prometheus_client import CollectorRegistry
 
 from aiohttp_middlewares import (
     NON_IDEMPOTENT_METHODS,
+    access_log_middleware,
     api_key_middleware,
     basic_auth_middleware,
     bearer_auth_middleware,
     body_limit_middleware,
     compression_middleware,
+    concurrency_limit_middleware,
     cors_middleware,
     csp_nonce,
     csrf_middleware,
@@ -36,6 +40,8 @@ from aiohttp_middlewares import (
     https_redirect_middleware,
     idempotency_middleware,
     jwt_verifier,
+    metrics_handler,
+    metrics_middleware,
     openid_connect,
     problem_error_handler,
     proxy_headers_middleware,
@@ -44,6 +50,8 @@ from aiohttp_middlewares import (
     request_id_middleware,
     requires,
     security_headers_middleware,
+    server_timing,
+    server_timing_middleware,
     session_middleware,
     shield_middleware,
     sign_in_middleware,
@@ -72,10 +80,17 @@ def create_api(page: str, api: str, issuer: str) -> web.Application:
 
     ``issuer`` is the OpenID provider to sign in with.
     """
+    registry = CollectorRegistry()
     app = web.Application(
         middlewares=[
             request_id_middleware(),
             proxy_headers_middleware(trusted=["127.0.0.1", "::1"], host=True),
+            metrics_middleware(registry=registry),
+            server_timing_middleware(),
+            # Without those that look whether something was written.
+            access_log_middleware(
+                ignore={re.compile("^/(log|reports|transfers)"): "GET"}
+            ),
             # For a proxy that says it in a header of its own only.
             https_middleware(
                 {"X-Forwarded-Ssl": "on"}, trusted=["127.0.0.1", "::1"]
@@ -119,6 +134,7 @@ def create_api(page: str, api: str, issuer: str) -> web.Application:
                     "RateLimit",
                     "RateLimit-Policy",
                     "Retry-After",
+                    "Server-Timing",
                     "Vary",
                     "WWW-Authenticate",
                     "X-Request-ID",
@@ -136,6 +152,9 @@ def create_api(page: str, api: str, issuer: str) -> web.Application:
             early_data_middleware(),
             rate_limit_middleware(
                 "3/10 seconds", strategy="moving-window", urls=["/quotes"]
+            ),
+            concurrency_limit_middleware(
+                1, backlog=2, backlog_timeout=3, ignore=all_but("/kitchen")
             ),
             body_limit_middleware(64 * 1024, limits={"/notes": 140}),
             compression_middleware(
@@ -172,11 +191,14 @@ def create_api(page: str, api: str, issuer: str) -> web.Application:
             idempotency_middleware(urls=["/payments"]),
         ]
     )
+    app[ACCESS_LOG] = AccessLog()
     app[LEDGER] = {}
     app[PAYMENTS] = []
     app[REPORTS] = []
     app[PARTNER] = Partner(api)
     app.add_routes(routes)
+    app.router.add_get("/metrics", metrics_handler(registry))
+    app.cleanup_ctx.append(access_log)
     app.cleanup_ctx.append(drain_shielded)
     app.cleanup_ctx.append(partner_client)
     return app
@@ -193,6 +215,50 @@ def all_but(path: str) -> list[re.Pattern[str]]:
 @routes.get("/id")
 async def request_id(request: web.Request) -> web.Response:
     return web.json_response({"request": get_request_id()})
+
+
+@routes.get("/basket")
+async def basket(request: web.Request) -> web.Response:
+    timing = server_timing(request)
+    async with timing.measure("db", "what is in it"):
+        await asyncio.sleep(0.05)
+    timing.add("cache", description="miss")
+    return web.json_response({"basket": ["milk"]})
+
+
+class AccessLog(logging.Handler):
+    """Keeps the last lines, for a page of ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: deque[str] = deque(maxlen=100)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+ACCESS_LOG = web.AppKey("ACCESS_LOG", AccessLog)
+
+
+async def access_log(app: web.Application) -> AsyncIterator[None]:
+    log = logging.getLogger("aiohttp_middlewares.access_log")
+    log.setLevel(logging.INFO)
+    log.addHandler(app[ACCESS_LOG])
+    yield
+    log.removeHandler(app[ACCESS_LOG])
+
+
+@routes.post("/log")
+async def request_to_log(request: web.Request) -> web.Response:
+    request.app[ACCESS_LOG].lines.clear()
+    return web.Response(text="It is in the log when this is read.")
+
+
+@routes.get("/log")
+async def log(request: web.Request) -> web.Response:
+    lines = request.app[ACCESS_LOG].lines
+    seen = [line for line in lines if line.startswith("POST /log ")]
+    return web.json_response({"stages": seen, "over": bool(seen)})
 
 
 REPORTS = web.AppKey("REPORTS", list[str])
@@ -390,6 +456,12 @@ async def admin(request: web.Request) -> web.Response:
 @routes.get("/quotes")
 async def quote(request: web.Request) -> web.Response:
     return web.json_response({"price": 42})
+
+
+@routes.post("/kitchen")
+async def cook(request: web.Request) -> web.Response:
+    await asyncio.sleep(0.3)
+    return web.json_response({"dish": "soup"})
 
 
 PAYMENTS = web.AppKey("PAYMENTS", list[str])

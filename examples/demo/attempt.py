@@ -62,7 +62,12 @@ async def _preflight(
 
 
 async def _ask_all(client: ClientSession, scenario: Scenario) -> dict[str, str]:
-    answers = [await _ask(client, scenario) for _ in range(scenario.times)]
+    if scenario.at_once:
+        asks = (_ask(client, scenario) for _ in range(scenario.times))
+        answers = await asyncio.gather(*asks)
+        answers.sort(key=lambda facts: facts["status"])
+    else:
+        answers = [await _ask(client, scenario) for _ in range(scenario.times)]
     statuses = ", ".join(facts["status"] for facts in answers)
     return answers[-1] | {"statuses": statuses}
 

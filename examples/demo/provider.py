@@ -31,7 +31,8 @@ async def provider() -> AsyncIterator[str]:
         stdout=PIPE,
         start_new_session=True,  # Ctrl-C is for us
     )
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         address = (await process.stdout.readline()).decode().strip()
         if not address:

@@ -32,6 +32,8 @@ MIDDLEWARES = {
     "body_limit": "Refuses bodies that are too large, by what is announced "
     "and by what arrives.",
     "rate_limit": "Lets each client make so many requests in a while.",
+    "concurrency_limit": "Works on so many requests at a time, lets some "
+    "others wait, and turns the rest away at once.",
     "idempotency": "Does once what a client asks for twice.",
     "basic_auth": "Asks for a login and a password.",
     "bearer_auth": "Asks for an access token; @requires says what a handler "
@@ -45,6 +47,11 @@ MIDDLEWARES = {
     "provider is the demo's own, and believes everybody.",
     "request_id": "Gives every request an id, in its answer and in every line "
     "that is logged for it.",
+    "access_log": "Logs each request once, when the last byte of its answer is "
+    "out. The terminal where the demo runs has all the lines.",
+    "server_timing": "Tells browsers how long the server took, and for what; "
+    "their developer tools draw it.",
+    "metrics": "Counts and times requests for Prometheus.",
     "report": "Tells Sentry, Rollbar, Bugsnag or a function of yours of every "
     "error that nobody expected.",
     "client": "Middlewares for aiohttp.ClientSession. The handlers of these "
@@ -86,6 +93,9 @@ class Scenario:
     preflight: bool = False
     #: Leave before the answer comes.
     leave: bool = False
+    #: Ask all the times at once; what counts is the answer of the highest
+    #: status.
+    at_once: bool = False
     #: Sign in by that name at the provider, where it leads.
     sign_in: str = ""
 
@@ -114,6 +124,9 @@ class Scenario:
         if self.leave:
             options += ["-m", "0.5"]
         urls = [url] * self.times
+        if self.at_once:
+            one = _curl([url], self.method, self.headers, options, self.data)
+            return " & ".join([one] * self.times) + " & wait"
         lines = [_curl(urls, self.method, self.headers, options, self.data)]
         if self.preflight:
             first = self.preflight_headers()
@@ -539,6 +552,23 @@ def scenarios(page: str) -> list[Scenario]:
             times=4,
         ),
         Scenario(
+            "concurrency_limit",
+            "Four at once, in a kitchen for one",
+            "One is worked on and two wait for their turn; the fourth is told "
+            "at once to come back.",
+            "concurrency_limit_middleware(1, backlog=2, backlog_timeout=3, …)",
+            "/kitchen",
+            {
+                "statuses": "200, 200, 200, 503",
+                "status": "503",
+                "Retry-After": "*",
+                "body": '{"detail": "*"}',
+            },
+            method="POST",
+            times=4,
+            at_once=True,
+        ),
+        Scenario(
             "idempotency",
             "A button pressed twice",
             "The same payment is sent twice with one key. It is made once, and "
@@ -734,6 +764,46 @@ def scenarios(page: str) -> list[Scenario]:
                 "body": '{"request": "from-the-proxy-1"}',
             },
             headers={"X-Request-ID": "from-the-proxy-1"},
+        ),
+        Scenario(
+            "access_log",
+            "A line for each request",
+            "The line of this request, once the answer is out: method, path, "
+            "status, bytes and seconds. Its record knows more.",
+            "access_log_middleware(…)",
+            "/log",
+            {"status": "200", "ledger": "POST /log 200 35 B 0.* s"},
+            method="POST",
+        ),
+        Scenario(
+            "server_timing",
+            "What took so long",
+            "The handler measures the database; the time until the answer "
+            "began is there anyway.",
+            "server_timing_middleware() … "
+            'timing.measure("db", "what is in it")',
+            "/basket",
+            {
+                "status": "200",
+                "Server-Timing": 'total;dur=*, db;dur=*;desc="what is in it", '
+                'cache;desc="miss"',
+            },
+        ),
+        Scenario(
+            "metrics",
+            "What Prometheus reads",
+            "It asks twice, and the second answer counts the first. Routes are "
+            "named, never paths: nobody can make up a series.",
+            "metrics_middleware(registry=registry) … "
+            'app.router.add_get("/metrics", metrics_handler(registry))',
+            "/metrics?name%5B%5D=http_server_requests_total",
+            {
+                "status": "200",
+                "Content-Type": "text/plain*",
+                "body": "*http_server_requests_total{"
+                'method="GET",route="/metrics",status="200"} *',
+            },
+            times=2,
         ),
         Scenario(
             "report",
