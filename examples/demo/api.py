@@ -242,10 +242,12 @@ ACCESS_LOG = web.AppKey("ACCESS_LOG", AccessLog)
 
 async def access_log(app: web.Application) -> AsyncIterator[None]:
     log = logging.getLogger("aiohttp_middlewares.access_log")
+    level = log.level
     log.setLevel(logging.INFO)
     log.addHandler(app[ACCESS_LOG])
     yield
     log.removeHandler(app[ACCESS_LOG])
+    log.setLevel(level)
 
 
 @routes.post("/log")

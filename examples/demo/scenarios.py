@@ -118,7 +118,8 @@ class Scenario:
         if self.sign_in:
             return _SIGN_IN.format(url=url, name=self.sign_in)
         if self.times > 1:
-            options += ["-b", ""]
+            # Not all bodies end in a line break.
+            options += ["-b", "", "-w", r"\n"]
         if "Content-Encoding" in self.expect:
             options.append("--compressed")
         if self.leave:
@@ -133,7 +134,7 @@ class Scenario:
             lines.insert(0, _curl([url], "OPTIONS", first, options))
         if "ledger" in self.expect:
             lines.append("sleep 1.5; " + _curl([url]))
-        return "; echo; ".join(lines)  # not all bodies end in a line break
+        return "; echo; ".join(lines)
 
 
 #: The form of the provider, and what it leads to, in one browser.
