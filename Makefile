@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 .NOTPARALLEL:
 .PHONY: help demo demo-check test test-redis test-browser test-proxy fuzz soak \
 	soak-short lint types docs bench bench-client bench-limits bench-tokens \
-	bench-instructions bench-compression clean
+	bench-observability bench-instructions bench-compression clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s%s\n", $$1, $$2}' \
@@ -68,15 +68,22 @@ bench-client: $(PEERS)/.done ## Measure the client's beside what others use
 bench-limits: $(PEERS)/.done ## Measure rate limits beside what others use
 	PYTHONPATH=. $(PEERS)/bin/python benchmarks/rate_limit.py $(ARGS)
 
+bench-observability: $(PEERS)/.done ## Measure logs, metrics and traces
+	PYTHONPATH=. $(PEERS)/bin/python benchmarks/observability.py $(ARGS)
+	PYTHONPATH=. $(PEERS)/bin/python benchmarks/metrics.py $(ARGS)
+	PYTHONPATH=. $(PEERS)/bin/python benchmarks/tracing.py $(ARGS)
+
 bench-tokens: $(VENV)/.bench ## Verify tokens beside joserfc and PyJWT
 	$(BIN)/python -m benchmarks.tokens $(ARGS)
 
 $(PEERS)/.done: $(VENV)/.bench
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install -q aiohttp-retry==2.9.1 \
-		tenacity==9.2.1 aiolimiter==1.3.0 aiohttp-ratelimiter==4.1.3 \
-		$$($(BIN)/python -m pip freeze | \
-		grep -E '^(aiohttp|limits|multidict|redis|yarl)==')
+	$(PEERS)/bin/python -m pip install -q --upgrade 'pip>=25.1'
+	$(PEERS)/bin/python -m pip install -q --group bench \
+		aiohttp-retry==2.9.1 tenacity==9.2.1 aiolimiter==1.3.0 \
+		aiohttp-ratelimiter==4.1.3 aiohttp-prometheus-exporter \
+		aiohttp-request-id-logging==1.0.0 \
+		$$($(BIN)/python -m pip freeze | grep -E '^(aiohttp|multidict|yarl)==')
 	@touch $@
 
 bench-instructions: $(VENV)/.bench $(UPSTREAM)/.done ## Count instructions

@@ -117,6 +117,7 @@ from aiohttp_middlewares._core.jwt.published import KeysUnavailable
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import lines
 from aiohttp_middlewares._core.sending import Headers, departure_of
+from aiohttp_middlewares._core.statuses import Unavailable
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares._core.who import get_claims, get_user, set_user
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
@@ -218,7 +219,7 @@ def bearer_auth_middleware(
                 claims = await claims
         except KeysUnavailable as exc:
             logs.refused(logger, request, "there are no keys to verify it with")
-            raise web.HTTPServiceUnavailable(
+            raise Unavailable(
                 headers={hdrs.RETRY_AFTER: str(exc.retry_after)},
                 text="Tokens cannot be verified at the moment",
             ) from exc

@@ -89,7 +89,7 @@ def five() -> list[Any]:
 
 
 def documented() -> list[Any]:
-    """The list of docs/how-to/order.rst, all but the login."""
+    """Thirteen of docs/how-to/order.rst: the edge, bodies and sessions."""
     return [
         package.proxy_headers_middleware(trusted=["127.0.0.1"]),
         package.trusted_host_middleware([BROWSER["Host"]]),

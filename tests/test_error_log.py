@@ -12,8 +12,10 @@ from raw import raw
 
 from aiohttp_middlewares import (
     RequestTimeout,
+    concurrency_limit_middleware,
     error_middleware,
     get_error_response,
+    report_middleware,
 )
 from aiohttp_middlewares.annotations import Handler
 
@@ -217,3 +219,39 @@ async def test_long_and_odd_targets_stay_short_in_the_log(
     (record,) = [r for r in caplog.records if r.name == LOGGER]
     assert len(record.path) <= 1003  # type: ignore[attr-defined]
     assert len(record.getMessage()) < 1100
+
+
+async def test_refusal_of_a_load_is_a_warning_without_a_traceback(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or a flood would fill the log with tracebacks, and the reporters."""
+    told = []
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.Response:
+        entered.set()
+        await go_on.wait()
+        return web.Response()
+
+    app = web.Application(
+        middlewares=[
+            error_middleware(),
+            report_middleware(lambda err, request: told.append(err)),
+            concurrency_limit_middleware(1),
+        ]
+    )
+    app.router.add_get("/", slow)
+    client = await aiohttp_client(app)
+    first = asyncio.create_task(client.get("/"))
+    await entered.wait()
+    answer = await client.get("/")
+    go_on.set()
+    assert (await first).status == 200
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    (record,) = (
+        record
+        for record in caplog.records
+        if record.name == "aiohttp_middlewares.error"
+    )
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert told == []

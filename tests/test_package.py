@@ -375,6 +375,18 @@ Text.
     ]
 
 
+@pytest.mark.parametrize(
+    "factory",
+    [n for n in aiohttp_middlewares.__all__ if n.endswith("_middleware")],
+)
+def test_readme_and_order_know_every_middleware(factory: str) -> None:
+    assert f"   * - ``{factory}``\n" in read(ROOT / "README.rst")
+    order = read(ROOT / "docs/how-to/order.rst")
+    rows = re.findall(r"^   \* - (``.*)$", order, re.M)
+    name = factory.removesuffix("_middleware")
+    assert [row for row in rows if f"``{name}``" in row], name
+
+
 def test_readme_example_answers_as_the_readme_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

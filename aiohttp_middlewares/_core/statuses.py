@@ -30,6 +30,10 @@ class Foreseen:
     """
 
 
+class Unavailable(Foreseen, web.HTTPServiceUnavailable):
+    """503: a load that is too high, or something else that is away."""
+
+
 def is_http(err: Exception) -> TypeGuard[web.HTTPException]:
     # isinstance() takes long for a class that has an abstract base.
     return HTTPException in type(err).__mro__

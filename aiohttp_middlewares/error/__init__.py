@@ -60,10 +60,10 @@ What is logged
 ==============
 
 Each answer once, whoever renders it, to ``aiohttp_middlewares.error``: 500 and
-more as an error with its traceback (a limit of
-:mod:`aiohttp_middlewares.timeout` and the 502 of
-:mod:`aiohttp_middlewares.sign_in` as a warning), 4xx as information, below
-400 nothing. The status that counts is that of the answer. A record has
+more as an error with its traceback, 4xx as information, below 400 nothing. A
+limit of :mod:`aiohttp_middlewares.timeout`, and what the middlewares of this
+package answer with 502 or 503 as something is away or the load too high, is a
+warning. The status that counts is that of the answer. A record has
 ``method``, ``path``, ``remote`` and ``status``, for formatters and filters;
 what the client sent is cut and escaped there. With ``log=False`` that is left
 to the error handlers: use it with handlers that log.
@@ -433,7 +433,11 @@ def _log(request: web.Request, err: Exception, status: int) -> None:
         facts["method"],
         facts["path"],
         status,
-        exc_info=err if level >= logging.WARNING else None,
+        exc_info=(
+            err
+            if level >= logging.WARNING and not isinstance(err, Foreseen)
+            else None
+        ),
         extra=facts,
     )
 

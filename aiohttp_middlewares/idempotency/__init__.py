@@ -141,6 +141,7 @@ from aiohttp_middlewares._core.sending import (
     is_given_up,
     started,
 )
+from aiohttp_middlewares._core.statuses import Unavailable
 from aiohttp_middlewares._core.urls import exemption, url_matcher
 from aiohttp_middlewares._core.who import get_user
 from aiohttp_middlewares.annotations import (
@@ -279,7 +280,7 @@ def idempotency_middleware(
         except StoreUnavailable as exc:
             _refuse(
                 request,
-                web.HTTPServiceUnavailable,
+                Unavailable,
                 "Idempotency keys cannot be looked up, please try again",
                 f"the store is unavailable ({exc})",
                 again=True,

@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, Sequence
 from math import ceil
 from typing import Any, Literal, TypeAlias
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
 from aiohttp_middlewares._core.logs import shown
 from aiohttp_middlewares._core.requests import warn_once
+from aiohttp_middlewares._core.statuses import Unavailable
 from aiohttp_middlewares.rate_limit._windows import Count, Counter, Limit
 
 OnStorageError: TypeAlias = Literal["allow", "deny", "memory"]
@@ -107,7 +108,7 @@ class Guarded:
         if self.on_error == "allow":
             return True, ()
         pause = self.pause_ends - time.monotonic()
-        raise web.HTTPServiceUnavailable(
+        raise Unavailable(
             headers={
                 hdrs.RETRY_AFTER: str(max(1, ceil(pause))),
                 hdrs.CACHE_CONTROL: "no-store",

@@ -83,11 +83,15 @@ A reporter of your own is a function of the error and the request. It is
         middlewares=[error_middleware(), report_middleware(tell_the_chat)]
     )
 
-One that fails is logged, and changes nothing. An ``async`` one that is still
-not done after 5 s is cancelled. All run at the same time, and the answer waits
-for them, so never longer than that. If the request is cancelled meanwhile they
-go on without it. One that is not ``async`` runs in the event loop, and must not
-block it: use ``asyncio.to_thread``.
+What is refused because the load is too high, or because something else is away
+(the 503 of ``concurrency_limit_middleware``, the 502 of a provider), is not
+reported: it is in the log, and there may be thousands of it.
+
+A reporter that fails is logged, and changes nothing. An ``async`` one that is
+still not done after 5 s is cancelled. All run at the same time, and the answer
+waits for them, so never longer than that. If the request is cancelled meanwhile
+they go on without it. One that is not ``async`` runs in the event loop, and
+must not block it: use ``asyncio.to_thread``.
 
 Order
 =====
@@ -126,7 +130,12 @@ from aiohttp import web
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares._core.middleware import middleware, no_response
-from aiohttp_middlewares._core.statuses import left, only_one, status_of
+from aiohttp_middlewares._core.statuses import (
+    Foreseen,
+    left,
+    only_one,
+    status_of,
+)
 from aiohttp_middlewares.annotations import ExceptionType, Handler, Middleware
 from aiohttp_middlewares.report._bugsnag import bugsnag_reporter
 from aiohttp_middlewares.report._rollbar import rollbar_reporter
@@ -242,6 +251,7 @@ class _Desk:
     def wants(self, err: Exception, request: web.Request) -> bool:
         return (
             status_of(request, err) >= 500
+            and not isinstance(err, Foreseen)
             and not isinstance(err, self.ignored)
             and not left(request, err)
         )

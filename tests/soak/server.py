@@ -17,22 +17,33 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from aiohttp_middlewares import (
     NON_IDEMPOTENT_METHODS,
+    MemoryStore,
+    concurrency_limit_middleware,
     cors_middleware,
     drain_shielded,
     error_middleware,
     https_middleware,
+    idempotency_middleware,
+    metrics_middleware,
+    rate_limit_middleware,
     shield_middleware,
     timeout_middleware,
 )
+from aiohttp_middlewares._core.middleware import middleware
+from aiohttp_middlewares.annotations import Handler
 
 ORIGIN = "https://app.example"
 #: What handlers may take, in seconds, on a machine that has other work too;
 #: and those whose limit is to be reached.
 LIMIT = 5.0
 SHORT_LIMIT = 0.15
+#: How many requests "/limited" answers, and how many "/narrow" at a time.
+ADMITTED = 50
+NARROW = 3
 #: As many writes as there may be.
 WRITES = 200_000
 
@@ -41,6 +52,9 @@ counts: Counter[str] = Counter()
 #: How often each write was begun, and how often it was completed.
 begun = bytearray(WRITES)
 written = bytearray(WRITES)
+#: How often each payment was made.
+paid: Counter[str] = Counter()
+registry = CollectorRegistry()
 
 
 class PlannedError(Exception):
@@ -92,6 +106,37 @@ async def write(request: web.Request) -> web.StreamResponse:
         counts["raised"] += 1
         raise PlannedError
     return web.Response(text=str(number))
+
+
+async def pay(request: web.Request) -> web.StreamResponse:
+    paid[request.match_info["number"]] += 1
+    await asyncio.sleep(float(request.query["seconds"]))
+    return web.Response(text=request.match_info["number"])
+
+
+async def limited(request: web.Request) -> web.StreamResponse:
+    counts["admitted"] += 1
+    return web.Response(text="admitted")
+
+
+async def narrow(request: web.Request) -> web.StreamResponse:
+    counts["in the narrow"] += 1
+    counts["most in the narrow"] = max(
+        counts["most in the narrow"], counts["in the narrow"]
+    )
+    try:
+        await asyncio.sleep(0.005)
+        return web.Response(text="through")
+    finally:
+        counts["in the narrow"] -= 1
+
+
+@middleware
+async def counting(
+    request: web.Request, handler: Handler
+) -> web.StreamResponse:
+    counts["requests"] += 1
+    return await handler(request)
 
 
 async def upload(request: web.Request) -> web.StreamResponse:
@@ -180,9 +225,22 @@ def state(server: web.Server, shield: Any) -> dict[str, Any]:
     }
 
 
+def sample(name: str) -> int:
+    """The sum of a metric, whatever its labels."""
+    return sum(
+        int(each.value)
+        for metric in registry.collect()
+        for each in metric.samples
+        if each.name == name
+    )
+
+
 def result() -> dict[str, Any]:
     return {
         "counts": counts,
+        "paid twice": [number for number, times in paid.items() if times > 1],
+        "measured": sample("http_server_requests_total"),
+        "in progress": sample("http_server_requests_in_progress"),
         "errors": errors.others,
         "begun": [number for number in range(WRITES) if begun[number]],
         "incomplete": [
@@ -208,17 +266,30 @@ async def main() -> None:
     shield = shield_middleware(methods=NON_IDEMPOTENT_METHODS)
     app = web.Application(
         middlewares=[
+            counting,
             https_middleware(trusted=["127.0.0.1"]),
+            metrics_middleware(registry=registry),
             cors_middleware(origins=[ORIGIN], allow_credentials=True),
             error_middleware(),
+            rate_limit_middleware(
+                f"{ADMITTED}/day", key=lambda request: "all", urls=["/limited"]
+            ),
+            concurrency_limit_middleware(
+                NARROW, backlog=5, ignore=[re.compile("/(?!narrow)")]
+            ),
             timeout_middleware(
                 LIMIT, limits={re.compile("/(slow|write)"): SHORT_LIMIT}
             ),
             shield,
+            # Few are remembered, so that what is kept does not look lost.
+            idempotency_middleware(store=MemoryStore(max_entries=200)),
         ]
     )
     app.router.add_get("/plain", plain)
     app.router.add_post("/write/{number}", write)
+    app.router.add_post("/pay/{number}", pay)
+    app.router.add_get("/limited", limited)
+    app.router.add_get("/narrow", narrow)
     app.router.add_put("/upload", upload)
     app.router.add_get("/stream", stream)
     app.router.add_get("/file", file)

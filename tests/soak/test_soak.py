@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientPayloadError, ClientSession, ClientTimeout
 
-from soak.server import LIMIT, ORIGIN, SHORT_LIMIT
+from soak.server import ADMITTED, LIMIT, NARROW, ORIGIN, SHORT_LIMIT
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
 WORKERS = 40
@@ -89,6 +89,8 @@ class Clients:
         #: The writes that were answered.
         self.answered: set[int] = set()
         self.done: Counter[str] = Counter()
+        #: How many requests a limit has let in.
+        self.admitted = 0
         self.all: list[Callable[[], Awaitable[None]]] = [
             self.reads,
             self.reads,
@@ -96,6 +98,10 @@ class Clients:
             self.is_refused,
             self.writes,
             self.writes,
+            self.pays,
+            self.pays,
+            self.asks_for_what_is_limited,
+            self.goes_through_the_narrow,
             self.uploads,
             self.streams,
             self.downloads,
@@ -109,6 +115,7 @@ class Clients:
             self.leaves_a_write,
             self.leaves_a_write,
             self.leaves_a_write_that_fails,
+            self.leaves_a_payment_and_comes_back,
             self.leaves_an_upload,
             self.leaves_a_stream,
             self.leaves_a_download,
@@ -164,6 +171,42 @@ class Clients:
         async with self.session.post(self.url + path, data=b"x") as response:
             assert response.status in (200, 504)
         self.answered.add(number)
+
+    async def pays(self) -> None:
+        """The button is pressed three times."""
+        path, headers = self.next_payment()
+        pressed = await asyncio.gather(
+            *(self.pays_for(path, headers) for _ in range(3))
+        )
+        assert pressed.count(200) >= 1
+        assert set(pressed) <= {200, 409}
+
+    async def pays_for(self, path: str, headers: dict[str, str]) -> int:
+        async with self.session.post(
+            self.url + path, headers=headers
+        ) as response:
+            if response.status == 200:
+                assert await response.text() == path.split("?")[0][5:]
+            return response.status
+
+    def next_payment(self) -> tuple[str, dict[str, str]]:
+        self.number += 1
+        seconds = self.chance.uniform(0, 0.06)
+        path = f"/pay/{self.number}?seconds={seconds:.3f}"
+        return path, {"Idempotency-Key": f"payment-{self.number}"}
+
+    async def asks_for_what_is_limited(self) -> None:
+        async with self.session.get(f"{self.url}/limited") as response:
+            assert response.status in (200, 429)
+            self.admitted += response.status == 200
+
+    async def goes_through_the_narrow(self) -> None:
+        async def goes() -> int:
+            async with self.session.get(f"{self.url}/narrow") as response:
+                return response.status
+
+        went = await asyncio.gather(*(goes() for _ in range(NARROW + 2)))
+        assert set(went) <= {200, 503}
 
     async def uploads(self) -> None:
         async def pieces() -> AsyncIterator[bytes]:
@@ -258,6 +301,19 @@ class Clients:
     async def leaves_a_write_that_fails(self) -> None:
         await self.leaves_a_write("&fails")
 
+    async def leaves_a_payment_and_comes_back(self) -> None:
+        path, headers = self.next_payment()
+        await self.leaves(
+            b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n"
+            b"Idempotency-Key: %b\r\n\r\n"
+            % (path.encode(), headers["Idempotency-Key"].encode())
+        )
+        status = 409
+        while status == 409:  # the first one is still at work
+            await asyncio.sleep(0.01)
+            status = await self.pays_for(path, headers)
+        assert status == 200
+
     async def leaves_an_upload(self) -> None:
         start = b"PUT /upload HTTP/1.1\r\nHost: a\r\n"
         if self.chance.random() < 0.5:
@@ -327,6 +383,11 @@ async def test_nothing_is_left_and_nothing_is_lost(server: Server) -> None:
 
     assert result["incomplete"] == []
     assert clients.answered <= set(result["begun"])
+    assert result["paid twice"] == []
+    assert clients.admitted <= counts["admitted"] <= ADMITTED
+    assert 0 < counts["most in the narrow"] <= NARROW
+    assert result["measured"] == counts["requests"]
+    assert result["in progress"] == 0
     assert counts["written after the client left"] > 0
 
     for what, most in (("objects", 500), ("memory", 512 * 1024)):
