@@ -14,6 +14,7 @@ import aiohttp_session
 from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import OctKey
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from prometheus_client import CollectorRegistry
 
 from aiohttp_middlewares import (
@@ -56,6 +57,7 @@ from aiohttp_middlewares import (
     shield_middleware,
     sign_in_middleware,
     timeout_middleware,
+    tracing_middleware,
     trusted_host_middleware,
 )
 from aiohttp_middlewares.client import (
@@ -65,11 +67,17 @@ from aiohttp_middlewares.client import (
     request_log_middleware,
     retry_middleware,
 )
+from aiohttp_middlewares.client import (
+    tracing_middleware as client_tracing_middleware,
+)
 from aiohttp_middlewares.compression import DEFAULT_CONTENT_TYPES
 from aiohttp_middlewares.cors import DEFAULT_ALLOW_HEADERS
 
 #: For how many seconds a handler may think before it begins to answer.
 LIMIT = 1.0
+
+#: With these a page looks, over and over, whether something was written.
+LOOKS = {re.compile("^/(client/trace|log|reports|transfers)"): "GET"}
 
 logger = logging.getLogger(__name__)
 routes = web.RouteTableDef()
@@ -81,16 +89,17 @@ def create_api(page: str, api: str, issuer: str) -> web.Application:
     ``issuer`` is the OpenID provider to sign in with.
     """
     registry = CollectorRegistry()
+    traces = Traces()
+    tracing = TracerProvider()
+    tracing.add_span_processor(traces)
     app = web.Application(
         middlewares=[
             request_id_middleware(),
             proxy_headers_middleware(trusted=["127.0.0.1", "::1"], host=True),
+            tracing_middleware(tracer_provider=tracing, ignore=LOOKS),
             metrics_middleware(registry=registry),
             server_timing_middleware(),
-            # Without those that look whether something was written.
-            access_log_middleware(
-                ignore={re.compile("^/(log|reports|transfers)"): "GET"}
-            ),
+            access_log_middleware(ignore=LOOKS),
             # For a proxy that says it in a header of its own only.
             https_middleware(
                 {"X-Forwarded-Ssl": "on"}, trusted=["127.0.0.1", "::1"]
@@ -195,6 +204,8 @@ def create_api(page: str, api: str, issuer: str) -> web.Application:
     app[LEDGER] = {}
     app[PAYMENTS] = []
     app[REPORTS] = []
+    app[TRACES] = traces
+    app[TRACING] = tracing
     app[PARTNER] = Partner(api)
     app.add_routes(routes)
     app.router.add_get("/metrics", metrics_handler(registry))
@@ -260,6 +271,58 @@ async def request_to_log(request: web.Request) -> web.Response:
 async def log(request: web.Request) -> web.Response:
     lines = request.app[ACCESS_LOG].lines
     seen = [line for line in lines if line.startswith("POST /log ")]
+    return web.json_response({"stages": seen, "over": bool(seen)})
+
+
+class Traces(SpanProcessor):
+    """Keeps the last spans, for a page of ours."""
+
+    def __init__(self) -> None:
+        self.spans: deque[ReadableSpan] = deque(maxlen=100)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.spans.append(span)
+
+    def tree(self, name: str) -> list[str]:
+        """The spans of a trace that began with ``name``, once it is over."""
+        roots = [
+            span
+            for span in self.spans
+            if span.name == name and span.parent is None
+        ]
+        if not roots:
+            return []
+        trace = roots[-1].context.trace_id
+        spans = [span for span in self.spans if span.context.trace_id == trace]
+        spans.sort(key=lambda span: span.start_time or 0)
+        depths: dict[int, int] = {}
+        tree = []
+        for span in spans:
+            parent = span.parent.span_id if span.parent else 0
+            depth = depths[span.context.span_id] = depths.get(parent, -1) + 1
+            status = (span.attributes or {}).get("http.response.status_code")
+            tree.append(f"{'> ' * depth}{span.name} {status}")
+        return tree
+
+
+TRACES = web.AppKey("TRACES", Traces)
+TRACING = web.AppKey("TRACING", TracerProvider)
+
+
+@routes.post("/client/trace")
+async def request_to_trace(request: web.Request) -> web.Response:
+    """Ask when the partner answers 503 once."""
+    partner, client = request.app[PARTNER], request.app[CLIENT]
+    request.app[TRACES].spans.clear()
+    async with partner.turn:
+        begin(request.app, failures=1)
+        async with client.get("/partner/stock") as response:
+            return web.json_response(await response.json())
+
+
+@routes.get("/client/trace")
+async def trace(request: web.Request) -> web.Response:
+    seen = request.app[TRACES].tree("POST /client/trace")
     return web.json_response({"stages": seen, "over": bool(seen)})
 
 
@@ -622,7 +685,12 @@ async def partner_client(app: web.Application) -> AsyncIterator[None]:
     )
     async with aiohttp.ClientSession(
         partner.api,
-        middlewares=[request_log_middleware(), retry, bearer],
+        middlewares=[
+            request_log_middleware(),
+            retry,
+            bearer,
+            client_tracing_middleware(tracer_provider=app[TRACING]),
+        ],
         raise_for_status=True,
     ) as app[CLIENT]:
         app[BEARER] = bearer

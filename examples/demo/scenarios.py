@@ -51,6 +51,8 @@ MIDDLEWARES = {
     "out. The terminal where the demo runs has all the lines.",
     "server_timing": "Tells browsers how long the server took, and for what; "
     "their developer tools draw it.",
+    "tracing": "Makes a span of each request, with OpenTelemetry, as does the "
+    "one for the client: a trace goes on where a service asks another.",
     "metrics": "Counts and times requests for Prometheus.",
     "report": "Tells Sentry, Rollbar, Bugsnag or a function of yours of every "
     "error that nobody expected.",
@@ -538,12 +540,12 @@ def scenarios(page: str) -> list[Scenario]:
         Scenario(
             "rate_limit",
             "One request too many",
-            "It asks four times, and three are free. The answers say what is "
-            "left, and the last one when to come back.",
+            "It asks four times, and three in ten seconds are free. The "
+            "answers say what is left, and the last one when to come back.",
             'rate_limit_middleware("3/10 seconds", … urls=["/quotes"])',
             "/quotes",
             {
-                "statuses": "200, 200, 200, 429",
+                "statuses": "*, 429",
                 "status": "429",
                 "RateLimit-Policy": '"3-per-10-seconds";q=3;w=10',
                 "RateLimit": '"3-per-10-seconds";r=0;t=*',
@@ -789,6 +791,23 @@ def scenarios(page: str) -> list[Scenario]:
                 "Server-Timing": 'total;dur=*, db;dur=*;desc="what is in it", '
                 'cache;desc="miss"',
             },
+        ),
+        Scenario(
+            "tracing",
+            "One trace over two services",
+            "The handler asks another API, which fails once. Here are all the "
+            "spans: of the server, of each attempt, and of the other API.",
+            "tracing_middleware(tracer_provider=tracing, …) … "
+            "client_tracing_middleware(tracer_provider=app[TRACING])",
+            "/client/trace",
+            {
+                "status": "200",
+                "body": '{"stock": 7}',
+                "ledger": "POST /client/trace 200, "
+                "> GET 503, > > GET /partner/stock 503, "
+                "> GET 200, > > GET /partner/stock 200",
+            },
+            method="POST",
         ),
         Scenario(
             "metrics",
