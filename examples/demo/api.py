@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import itertools
 import logging
 import re
 import secrets
@@ -202,7 +203,7 @@ def create_api(page: str, api: str, issuer: str) -> web.Application:
     )
     app[ACCESS_LOG] = AccessLog()
     app[LEDGER] = {}
-    app[PAYMENTS] = []
+    app[PAYMENTS] = itertools.count(1)
     app[REPORTS] = []
     app[TRACES] = traces
     app[TRACING] = tracing
@@ -529,16 +530,14 @@ async def cook(request: web.Request) -> web.Response:
     return web.json_response({"dish": "soup"})
 
 
-PAYMENTS = web.AppKey("PAYMENTS", list[str])
+PAYMENTS = web.AppKey("PAYMENTS", itertools.count)
 
 
 @routes.post("/payments")
 async def pay(request: web.Request) -> web.Response:
-    payments = request.app[PAYMENTS]
-    payments.append(await request.text())
-    return web.json_response(
-        {"payment": len(payments), "paid": payments[-1]}, status=201
-    )
+    paid = await request.text()
+    number = next(request.app[PAYMENTS])
+    return web.json_response({"payment": number, "paid": paid}, status=201)
 
 
 # Who is asking
