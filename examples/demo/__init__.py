@@ -3,8 +3,8 @@
 Demo
 ====
 
-A page on one origin, an API on another, in one process: to try each
-middleware with a button, or with ``curl``.
+A page on one origin, an API on another, and a provider to sign in with: to try
+each middleware with a button, or with ``curl``.
 
 .. code-block:: console
 

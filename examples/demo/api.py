@@ -535,9 +535,9 @@ PAYMENTS = web.AppKey("PAYMENTS", itertools.count)
 
 @routes.post("/payments")
 async def pay(request: web.Request) -> web.Response:
-    paid = await request.text()
-    number = next(request.app[PAYMENTS])
-    return web.json_response({"payment": number, "paid": paid}, status=201)
+    numbers = request.app[PAYMENTS]
+    paid = {"payment": next(numbers), "paid": await request.text()}
+    return web.json_response(paid, status=201)
 
 
 # Who is asking

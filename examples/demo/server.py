@@ -1,4 +1,4 @@
-"""Run the API, the page and the provider of sign-ins in one process."""
+"""Run the API, the page and the provider."""
 
 import os
 import socket
