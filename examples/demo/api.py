@@ -526,7 +526,7 @@ async def quote(request: web.Request) -> web.Response:
 
 @routes.post("/kitchen")
 async def cook(request: web.Request) -> web.Response:
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.5)
     return web.json_response({"dish": "soup"})
 
 
