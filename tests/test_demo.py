@@ -10,18 +10,23 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.request import Request, urlopen
 
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import make_mocked_request
+from yarl import URL
 
 from examples.demo import __main__ as command
-from examples.demo import api, attempt, scenarios
+from examples.demo import api, attempt, scenarios, server
+from examples.demo import provider as provider_module
 from examples.demo.api import create_api
 from examples.demo.attempt import fits
 from examples.demo.page import create_page
+from examples.demo.provider import USERS, provider
 from examples.demo.scenarios import Scenario
 from examples.demo.server import running
 
@@ -29,6 +34,7 @@ FOLDER = Path(command.__file__).parent
 ROOT = FOLDER.parents[1]
 PAGE = "http://127.0.0.1:8080"
 API = "http://127.0.0.1:8081"
+ISSUER = "http://localhost:8082"
 TABLE = scenarios.scenarios(PAGE)
 #: For how many seconds a process may take, which takes three.
 PATIENCE = 60
@@ -58,9 +64,21 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 #: A middleware that does nothing, and scenarios that have to notice.
 NOTICED_BY = {
     "BearerTokenMiddleware": ["A token that is revoked halfway"],
+    "access_log_middleware": ["A line for each request"],
+    "api_key_middleware": [
+        "A key that is not known",
+        "The key of a nightly job",
+    ],
     "basic_auth_middleware": ["Without a login", "With login and password"],
+    "bearer_auth_middleware": [
+        "Without a token",
+        "A token that may read",
+        "The same token, to write",
+    ],
     "body_limit_middleware": ["A note that is too long"],
     "compression_middleware": ["A long answer", "A stream"],
+    "client_tracing_middleware": ["One trace over two services"],
+    "concurrency_limit_middleware": ["Four at once, in a kitchen for one"],
     "cors_middleware": [
         "A page that is allowed",
         "A page that is not",  # by its Vary
@@ -78,21 +96,32 @@ NOTICED_BY = {
     ],
     "https_middleware": ["Behind a proxy that took off the TLS"],
     "https_redirect_middleware": ["By plain HTTP"],
+    "idempotency_middleware": ["A button pressed twice"],
+    "metrics_middleware": ["What Prometheus reads"],
     "proxy_headers_middleware": [
         "The visitor behind a proxy",
         "By HTTPS, says the proxy",
     ],
+    "rate_limit_middleware": ["One request too many"],
+    "report_middleware": ["A bug that somebody hears of"],
+    "request_id_middleware": [
+        "An id for each request",
+        "The id of the proxy in front",
+    ],
     "retry_middleware": ["An API that fails twice"],
     "security_headers_middleware": ["A page with a nonce"],
+    "server_timing_middleware": ["What took so long"],
     "session_middleware": ["A login that ends in a redirect", "A counter"],
     "shield_middleware": [
         "You leave, the write is finished",
         "The limit strikes, the write is finished",
     ],
+    "sign_in_middleware": ["A page for members"],
     "timeout_middleware": [
         "A handler that takes too long",
         "The limit strikes, the write is finished",
     ],
+    "tracing_middleware": ["One trace over two services"],
     "trusted_host_middleware": ["A host that is not ours"],
 }
 #: One of them in a process of its own.
@@ -277,7 +306,7 @@ def test_scenarios_are_of_the_middlewares_in_their_order() -> None:
 
 
 async def test_scenarios_use_every_route_and_no_other() -> None:
-    app = create_api(PAGE, API)
+    app = create_api(PAGE, API, ISSUER)
     asked = [(scenario.method, scenario.path) for scenario in TABLE]
     for scenario in TABLE:
         if "redirect" in scenario.expect:
@@ -313,7 +342,7 @@ async def test_preflight_of_each_scenario_is_answered(
     named = [name for name in scenario.headers if name not in free]
     if scenario.method in ("GET", "POST") and not named:
         return
-    client = await aiohttp_client(create_api(PAGE, API))
+    client = await aiohttp_client(create_api(PAGE, API, ISSUER))
     response = await client.options(
         scenario.path,
         headers={
@@ -330,7 +359,7 @@ async def test_preflight_of_each_scenario_is_answered(
 
 
 async def test_client_of_the_api_is_closed_with_it() -> None:
-    app = create_api(PAGE, API)
+    app = create_api(PAGE, API, ISSUER)
     runner = web.AppRunner(app)
     await runner.setup()
     client = app[api.CLIENT]
@@ -377,8 +406,11 @@ async def test_lines_for_curl_show_what_they_should() -> None:
         for name, expected in scenario.expect.items():
             if name == "ledger":
                 written = json.loads(output.splitlines()[-1])
-                assert ", ".join(written["stages"]) == expected
-            elif name == "status":
+                assert fits(expected, ", ".join(written["stages"]))
+            elif name == "statuses":
+                statuses = re.findall(r"^HTTP/1.1 (\d+)", output, re.M)
+                assert fits(expected, ", ".join(sorted(statuses)))
+            elif name == "status" and not scenario.at_once:
                 last = re.findall(r"^HTTP/1.1 (\d+)", output, re.M)[-1]
                 assert last == expected
             elif name == "body":
@@ -462,11 +494,86 @@ def test_stop_waits_for_the_write_that_is_shielded(
                 assert client.recv(1000).split(b"\r\n")[0] == answer
             written, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    last = written.splitlines()[-2:]
-    assert last == [
-        f"INFO examples.demo.api: Transfer {name}: given to B",
-        "Stopped",
-    ]
+    line = rf"^INFO \w+ examples\.demo\.api: Transfer {name}: given to B$"
+    assert re.search(line, written, re.MULTILINE)
+    assert written.splitlines()[-1] == "Stopped"
+
+
+def test_terminal_has_a_line_for_each_request_with_its_id() -> None:
+    with start(
+        "-m", "examples.demo", "--port", "0", "--api-port", "0"
+    ) as process:
+        assert process.stdout is not None
+        try:
+            output = until(process.stdout, "Ctrl-C stops it.")
+            found = re.search(r"http://[\d.:]+/hello", output)
+            assert found is not None
+            request = Request(found[0], headers={"X-Request-ID": "mine"})
+            with urlopen(request) as answer:
+                assert answer.headers["X-Request-ID"] == "mine"
+            line = until(process.stdout, "GET /hello").splitlines()[-1]
+        finally:
+            process.terminate()
+    assert re.fullmatch(
+        r"INFO mine aiohttp_middlewares\.access_log: "
+        r"GET /hello 200 15 B \d\.\d{3} s",
+        line,
+    )
+
+
+# The provider
+# ============
+
+
+async def test_provider_asks_browsers_for_nothing_from_the_network() -> None:
+    async with provider() as issuer, ClientSession() as client:
+        query = {
+            "response_type": "code",
+            "client_id": "demo",
+            "redirect_uri": API,
+            "scope": "openid",
+        }
+        url = URL(issuer) / "oauth2/authorize" % query
+        async with client.get(url) as response:
+            policy = response.headers["Content-Security-Policy"]
+            page = await response.text()
+    assert policy.startswith("default-src 'none';")
+    for name in USERS:
+        assert f'value="{name}"' in page
+
+
+@pytest.mark.skipif(os.name == "nt", reason="it is for POSIX signals")
+def test_provider_ends_with_a_demo_that_is_killed() -> None:
+    program = """
+import asyncio
+from examples.demo.provider import provider
+
+async def main():
+    async with provider() as issuer:
+        print(issuer, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+    with start("-c", program) as process:
+        assert process.stdout is not None
+        issuer = URL(process.stdout.readline().strip())
+        assert issuer.host
+        assert issuer.port
+        process.kill()
+        # What it has inherited: open for as long as it lives.
+        process.communicate(timeout=PATIENCE)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((issuer.host, issuer.port))
+
+
+async def test_provider_that_does_not_start_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(provider_module, "__name__", "examples.demo.page")
+    with pytest.raises(RuntimeError, match="does not start"):
+        async with provider():
+            pass
 
 
 def until(lines: Iterator[str], part: str) -> str:
@@ -513,6 +620,8 @@ async def test_scenarios_notice_a_middleware_that_does_nothing(
     assert hasattr(api, middleware)
     monkeypatch.setattr(api, middleware, Nothing)
     monkeypatch.setattr(attempt, "PATIENCE", 2)
+    # Which takes a second, and nobody asks.
+    monkeypatch.setattr(server, "provider", lambda: nullcontext(ISSUER))
     async with running(0, 0) as origins:
         table = {
             scenario.title: scenario

@@ -3,22 +3,23 @@
 Demo
 ====
 
-A page on one origin, an API on another, in one process: to try each
-middleware with a button, or with ``curl``.
+A page on one origin, an API on another, and a provider to sign in with: to try
+each middleware with a button, or with ``curl``.
 
 .. code-block:: console
 
     $ python -m examples.demo           # Ctrl-C stops it
     $ python -m examples.demo --check   # the same, tried by itself
 
-It needs aiohttp-session and itsdangerous, and is better with brotli and zstd;
-``make demo`` installs them.
+``make demo`` installs what it needs: the dependency group ``demo``.
 
 ``api``
     The API: all the middlewares, and handlers that need them.
 ``scenarios``
     What there is to try, and what should come back. To show one thing more,
     add an entry there and a handler to the API.
+``provider``
+    Where visitors sign in: an OpenID provider on this machine.
 ``page``
     The page. It makes its cards of the scenarios.
 ``attempt``
@@ -27,5 +28,5 @@ It needs aiohttp-session and itsdangerous, and is better with brotli and zstd;
 ``check``
     Tries all of them and prints a table.
 ``server``
-    Runs the API and the page.
+    Runs the API, the page and the provider.
 """

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
+from aiohttp_middlewares import RequestIdFilter
 from examples.demo.check import check
 from examples.demo.scenarios import scenarios
 from examples.demo.server import Origins, PortError, running
@@ -18,10 +19,15 @@ API_PORT = 8081
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    # The check provokes errors; what counts is in its table.
+    handler = (
+        logging.NullHandler() if options.check else logging.StreamHandler()
+    )
+    handler.addFilter(RequestIdFilter())
     logging.basicConfig(
-        format="%(levelname)s %(name)s: %(message)s",
-        # The check provokes errors; what counts is in its table.
-        level=logging.CRITICAL if options.check else logging.INFO,
+        format="%(levelname)s %(request_id)s %(name)s: %(message)s",
+        level=logging.INFO,
+        handlers=[handler],
     )
     try:
         if options.check:

@@ -1,20 +1,32 @@
 """The API: all the middlewares, and handlers that need them."""
 
 import asyncio
+import html
+import itertools
 import logging
 import re
 import secrets
+import time
+from collections import deque
 from collections.abc import AsyncIterator
 
 import aiohttp
 import aiohttp_session
 from aiohttp import web
+from joserfc import jwt
+from joserfc.jwk import OctKey
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from prometheus_client import CollectorRegistry
 
 from aiohttp_middlewares import (
     NON_IDEMPOTENT_METHODS,
+    access_log_middleware,
+    api_key_middleware,
     basic_auth_middleware,
+    bearer_auth_middleware,
     body_limit_middleware,
     compression_middleware,
+    concurrency_limit_middleware,
     cors_middleware,
     csp_nonce,
     csrf_middleware,
@@ -23,15 +35,30 @@ from aiohttp_middlewares import (
     drain_shielded,
     early_data_middleware,
     error_middleware,
+    get_claims,
+    get_request_id,
     get_user,
     https_middleware,
     https_redirect_middleware,
+    idempotency_middleware,
+    jwt_verifier,
+    metrics_handler,
+    metrics_middleware,
+    openid_connect,
     problem_error_handler,
     proxy_headers_middleware,
+    rate_limit_middleware,
+    report_middleware,
+    request_id_middleware,
+    requires,
     security_headers_middleware,
+    server_timing,
+    server_timing_middleware,
     session_middleware,
     shield_middleware,
+    sign_in_middleware,
     timeout_middleware,
+    tracing_middleware,
     trusted_host_middleware,
 )
 from aiohttp_middlewares.client import (
@@ -41,21 +68,39 @@ from aiohttp_middlewares.client import (
     request_log_middleware,
     retry_middleware,
 )
+from aiohttp_middlewares.client import (
+    tracing_middleware as client_tracing_middleware,
+)
 from aiohttp_middlewares.compression import DEFAULT_CONTENT_TYPES
 from aiohttp_middlewares.cors import DEFAULT_ALLOW_HEADERS
 
 #: For how many seconds a handler may think before it begins to answer.
 LIMIT = 1.0
 
+#: With these a page looks, over and over, whether something was written.
+LOOKS = {re.compile("^/(client/trace|log|reports|transfers)"): "GET"}
+
 logger = logging.getLogger(__name__)
 routes = web.RouteTableDef()
 
 
-def create_api(page: str, api: str) -> web.Application:
-    """The application at ``api`` for the pages of the origin ``page``."""
+def create_api(page: str, api: str, issuer: str) -> web.Application:
+    """The application at ``api`` for the pages of the origin ``page``.
+
+    ``issuer`` is the OpenID provider to sign in with.
+    """
+    registry = CollectorRegistry()
+    traces = Traces()
+    tracing = TracerProvider()
+    tracing.add_span_processor(traces)
     app = web.Application(
         middlewares=[
+            request_id_middleware(),
             proxy_headers_middleware(trusted=["127.0.0.1", "::1"], host=True),
+            tracing_middleware(tracer_provider=tracing, ignore=LOOKS),
+            metrics_middleware(registry=registry),
+            server_timing_middleware(),
+            access_log_middleware(ignore=LOOKS),
             # For a proxy that says it in a header of its own only.
             https_middleware(
                 {"X-Forwarded-Ssl": "on"}, trusted=["127.0.0.1", "::1"]
@@ -83,17 +128,26 @@ def create_api(page: str, api: str) -> web.Application:
                 allow_headers=[
                     *DEFAULT_ALLOW_HEADERS,
                     "Early-Data",
+                    "Idempotency-Key",
+                    "X-API-Key",
                     "X-Forwarded-For",
                     "X-Forwarded-Host",
                     "X-Forwarded-Proto",
                     "X-Forwarded-Ssl",
+                    "X-Request-ID",
                 ],
                 # Retry-After is of use to a page; the others are for show.
                 expose_headers=[
                     "Access-Control-Allow-Origin",
                     "Content-Encoding",
+                    "Idempotent-Replayed",
+                    "RateLimit",
+                    "RateLimit-Policy",
                     "Retry-After",
+                    "Server-Timing",
                     "Vary",
+                    "WWW-Authenticate",
+                    "X-Request-ID",
                 ],
                 max_age=600,
             ),
@@ -104,7 +158,14 @@ def create_api(page: str, api: str) -> web.Application:
                     "/errors/debug": debug_error_handler,
                 },
             ),
+            report_middleware(report),
             early_data_middleware(),
+            rate_limit_middleware(
+                "3/10 seconds", strategy="moving-window", urls=["/quotes"]
+            ),
+            concurrency_limit_middleware(
+                1, backlog=2, backlog_timeout=3, ignore=all_but("/kitchen")
+            ),
             body_limit_middleware(64 * 1024, limits={"/notes": 140}),
             compression_middleware(
                 content_types=[*DEFAULT_CONTENT_TYPES, "text/event-stream"]
@@ -123,11 +184,33 @@ def create_api(page: str, api: str) -> web.Application:
                 ignore=all_but("/admin"),
             ),
             csrf_middleware(trusted_origins=[page]),
+            sign_in_middleware(
+                openid_connect(issuer, "demo", "secret"),
+                ignore=all_but("/members"),
+            ),
+            api_key_middleware(
+                API_KEYS.get, realm="Demo", ignore=all_but("/backups")
+            ),
+            bearer_auth_middleware(
+                jwt_verifier(
+                    SECRET, algorithms=["HS256"], issuer="demo", audience="api"
+                ),
+                realm="Demo",
+                ignore=all_but("/invoices"),
+            ),
+            idempotency_middleware(urls=["/payments"]),
         ]
     )
+    app[ACCESS_LOG] = AccessLog()
     app[LEDGER] = {}
+    app[PAYMENTS] = itertools.count(1)
+    app[REPORTS] = []
+    app[TRACES] = traces
+    app[TRACING] = tracing
     app[PARTNER] = Partner(api)
     app.add_routes(routes)
+    app.router.add_get("/metrics", metrics_handler(registry))
+    app.cleanup_ctx.append(access_log)
     app.cleanup_ctx.append(drain_shielded)
     app.cleanup_ctx.append(partner_client)
     return app
@@ -135,6 +218,137 @@ def create_api(page: str, api: str) -> web.Application:
 
 def all_but(path: str) -> list[re.Pattern[str]]:
     return [re.compile(f"^(?!{re.escape(path)}$)")]
+
+
+# What is seen of a request
+# =========================
+
+
+@routes.get("/id")
+async def request_id(request: web.Request) -> web.Response:
+    return web.json_response({"request": get_request_id()})
+
+
+@routes.get("/basket")
+async def basket(request: web.Request) -> web.Response:
+    timing = server_timing(request)
+    async with timing.measure("db", "what is in it"):
+        await asyncio.sleep(0.05)
+    timing.add("cache", description="miss")
+    return web.json_response({"basket": ["milk"]})
+
+
+class AccessLog(logging.Handler):
+    """Keeps the last lines, for a page of ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: deque[str] = deque(maxlen=100)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+ACCESS_LOG = web.AppKey("ACCESS_LOG", AccessLog)
+
+
+async def access_log(app: web.Application) -> AsyncIterator[None]:
+    log = logging.getLogger("aiohttp_middlewares.access_log")
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(app[ACCESS_LOG])
+    yield
+    log.removeHandler(app[ACCESS_LOG])
+    log.setLevel(level)
+
+
+@routes.post("/log")
+async def request_to_log(request: web.Request) -> web.Response:
+    request.app[ACCESS_LOG].lines.clear()
+    return web.Response(text="It is in the log when this is read.")
+
+
+@routes.get("/log")
+async def log(request: web.Request) -> web.Response:
+    lines = request.app[ACCESS_LOG].lines
+    seen = [line for line in lines if line.startswith("POST /log ")]
+    return web.json_response({"stages": seen, "over": bool(seen)})
+
+
+class Traces(SpanProcessor):
+    """Keeps the last spans, for a page of ours."""
+
+    def __init__(self) -> None:
+        self.spans: deque[ReadableSpan] = deque(maxlen=100)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.spans.append(span)
+
+    def tree(self, name: str) -> list[str]:
+        """The spans of a trace that began with ``name``, once it is over."""
+        roots = [
+            span
+            for span in self.spans
+            if span.name == name and span.parent is None
+        ]
+        if not roots:
+            return []
+        trace = roots[-1].context.trace_id
+        spans = [span for span in self.spans if span.context.trace_id == trace]
+        spans.sort(key=lambda span: span.start_time or 0)
+        depths: dict[int, int] = {}
+        tree = []
+        for span in spans:
+            parent = span.parent.span_id if span.parent else 0
+            depth = depths[span.context.span_id] = depths.get(parent, -1) + 1
+            status = (span.attributes or {}).get("http.response.status_code")
+            tree.append(f"{'> ' * depth}{span.name} {status}")
+        return tree
+
+
+TRACES = web.AppKey("TRACES", Traces)
+TRACING = web.AppKey("TRACING", TracerProvider)
+
+
+@routes.post("/client/trace")
+async def request_to_trace(request: web.Request) -> web.Response:
+    """Ask when the partner answers 503 once."""
+    partner, client = request.app[PARTNER], request.app[CLIENT]
+    request.app[TRACES].spans.clear()
+    async with partner.turn:
+        begin(request.app, failures=1)
+        async with client.get("/partner/stock") as response:
+            return web.json_response(await response.json())
+
+
+@routes.get("/client/trace")
+async def trace(request: web.Request) -> web.Response:
+    seen = request.app[TRACES].tree("POST /client/trace")
+    return web.json_response({"stages": seen, "over": bool(seen)})
+
+
+REPORTS = web.AppKey("REPORTS", list[str])
+
+
+def report(err: BaseException, request: web.Request) -> None:
+    """What Sentry would be told, and a page of ours shows."""
+    seen = f"{err!r} in {request.method} {request.path}, {get_request_id()}"
+    logger.info("Report: %s", seen)
+    if request.path == "/reports":
+        request.app[REPORTS].append(seen)
+
+
+@routes.post("/reports")
+async def bug_to_report(request: web.Request) -> web.Response:
+    reports = request.app[REPORTS]
+    reports.clear()
+    return web.json_response({"last": reports[-1]})
+
+
+@routes.get("/reports")
+async def reports(request: web.Request) -> web.Response:
+    seen = request.app[REPORTS]
+    return web.json_response({"stages": seen, "over": bool(seen)})
 
 
 # Errors
@@ -301,6 +515,86 @@ async def admin(request: web.Request) -> web.Response:
     return web.json_response({"user": get_user(request)})
 
 
+# Load
+# ====
+
+
+@routes.get("/quotes")
+async def quote(request: web.Request) -> web.Response:
+    return web.json_response({"price": 42})
+
+
+@routes.post("/kitchen")
+async def cook(request: web.Request) -> web.Response:
+    await asyncio.sleep(0.5)
+    return web.json_response({"dish": "soup"})
+
+
+PAYMENTS = web.AppKey("PAYMENTS", itertools.count)
+
+
+@routes.post("/payments")
+async def pay(request: web.Request) -> web.Response:
+    numbers = request.app[PAYMENTS]
+    paid = {"payment": next(numbers), "paid": await request.text()}
+    return web.json_response(paid, status=201)
+
+
+# Who is asking
+# =============
+
+SECRET = secrets.token_bytes(32)
+API_KEYS = {
+    "a-long-key": {"sub": "nightly job", "scope": "backup"},
+    "another-key": {"sub": "dashboard", "scope": "read"},
+}
+
+
+def token(user: str, scope: str) -> str:
+    """As an authorization server would sign one, for a day."""
+    claims = {
+        "iss": "demo",
+        "aud": "api",
+        "sub": user,
+        "scope": scope,
+        "exp": int(time.time()) + 24 * 60 * 60,
+    }
+    return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(SECRET))
+
+
+@routes.get("/members")
+async def members(request: web.Request) -> web.Response:
+    name = get_claims(request).get("name") or get_user(request)
+    return web.Response(
+        text=f"""<!DOCTYPE html>
+<title>Members</title>
+<h1>Welcome, {html.escape(str(name))}</h1>
+<form method="post" action="/-/auth/logout">
+<button>Log out</button>
+</form>
+""",
+        content_type="text/html",
+    )
+
+
+@routes.get("/backups")
+@requires("backup")
+async def backups(request: web.Request) -> web.Response:
+    return web.json_response({"backups": [], "for": get_user(request)})
+
+
+@routes.get("/invoices")
+@requires("invoices:read")
+async def invoices(request: web.Request) -> web.Response:
+    return web.json_response({"invoices": [], "for": get_user(request)})
+
+
+@routes.post("/invoices")
+@requires("invoices:write")
+async def add_invoice(request: web.Request) -> web.Response:
+    return web.json_response({"invoice": 1}, status=201)
+
+
 # Compression
 # ===========
 
@@ -390,7 +684,12 @@ async def partner_client(app: web.Application) -> AsyncIterator[None]:
     )
     async with aiohttp.ClientSession(
         partner.api,
-        middlewares=[request_log_middleware(), retry, bearer],
+        middlewares=[
+            request_log_middleware(),
+            retry,
+            bearer,
+            client_tracing_middleware(tracer_provider=app[TRACING]),
+        ],
         raise_for_status=True,
     ) as app[CLIENT]:
         app[BEARER] = bearer

@@ -63,6 +63,8 @@ class Card {
     this.part(".curl").textContent = scenario.curl;
     this.part(".try").setAttribute("aria-label", `Try: ${scenario.title}`);
     this.part(".try").onclick = () => this.run();
+    this.part(".visit").href = this.url;
+    this.part(".visit").hidden = !scenario.sign_in;
   }
 
   part(selector) {
@@ -87,9 +89,7 @@ class Card {
         if (scenario.leave) {
           await this.leave();
         } else {
-          for (let time = 0; time < scenario.times; time += 1) {
-            got = await this.ask();
-          }
+          got = await this.askAll();
         }
         if ("ledger" in scenario.expect) {
           got.ledger = await this.ledger();
@@ -127,40 +127,101 @@ class Card {
     return got;
   }
 
+  /* Ask as often as it says; the answer that counts is shown. */
+  async askAll() {
+    const { times, at_once: atOnce } = this.scenario;
+    if (times === 1) {
+      return this.ask();
+    }
+    const answers = [];
+    const ask = async () => {
+      const got = await this.ask();
+      this.event(`${got.status} ${got.reason}`);
+      answers.push(got);
+    };
+    if (atOnce) {
+      await Promise.all(Array.from({ length: times }, ask));
+      answers.sort((one, other) => one.status - other.status);
+    } else {
+      for (let time = 0; time < times; time += 1) {
+        await ask();
+      }
+    }
+    const last = answers.at(-1);
+    this.showHead(last);
+    this.showBody(last);
+    return {
+      ...last,
+      statuses: answers.map(({ status }) => status).join(", "),
+    };
+  }
+
   async ask() {
     const { scenario } = this;
-    this.part(".headers").replaceChildren();
     const answer = await fetch(this.url, {
       method: scenario.method,
       headers: scenario.headers,
       body: scenario.data || undefined,
       credentials: "include",
     });
-    this.status(`${answer.status} ${answer.statusText}`, answer.status);
+    const headers = Object.fromEntries(answer.headers);
+    const got = {
+      ...headers,
+      headers,
+      status: String(answer.status),
+      reason: answer.statusText,
+    };
+    this.showHead(got);
     if (answer.redirected) {
       this.event(`redirected to ${answer.url}`);
     }
-    const got = { status: String(answer.status) };
-    for (const [name, value] of answer.headers) {
-      got[name] = value;
-      if (name !== "content-length" || "Content-Length" in scenario.expect) {
-        this.header(name, value);
-      }
+    if (headers["content-type"]?.startsWith("text/event-stream")) {
+      got.body = await this.stream(answer);
+    } else {
+      got.body = await answer.text();
+      this.showBody(got);
     }
-    got.body = await this.body(answer);
     const over = performance.now() - this.start > this.limit * 1000;
     got["over the limit"] = over ? "yes" : "no";
     return got;
   }
 
-  async body(answer) {
-    const type = answer.headers.get("Content-Type") || "";
-    if (type.startsWith("text/event-stream")) {
-      return this.stream(answer);
+  showHead({ status, reason, headers }) {
+    this.status(`${status} ${reason}`, status);
+    this.part(".headers").replaceChildren();
+    for (const [name, value] of Object.entries(headers)) {
+      if (
+        name !== "content-length" ||
+        "Content-Length" in this.scenario.expect
+      ) {
+        this.header(name, value);
+      }
     }
-    const text = await answer.text();
-    this.show(type.startsWith("text/html") ? "iframe.body" : "pre.body", text);
-    return text;
+    this.countDown(Number(headers["retry-after"]));
+  }
+
+  /* Say for how long it is of no use to try again. */
+  countDown(seconds) {
+    clearInterval(this.counting);
+    const end = performance.now() + seconds * 1000;
+    const show = () => {
+      const left = Math.ceil((end - performance.now()) / 1000);
+      this.part(".countdown").textContent =
+        left > 0 ? `Come back in ${left} s` : "Come back now";
+      if (left <= 0) {
+        clearInterval(this.counting);
+      }
+    };
+    this.part(".countdown").hidden = !seconds;
+    if (seconds) {
+      this.counting = setInterval(show, 250);
+      show();
+    }
+  }
+
+  showBody({ headers, body }) {
+    const isPage = headers["content-type"]?.startsWith("text/html");
+    this.show(isPage ? "iframe.body" : "pre.body", body);
   }
 
   show(selector, text) {
@@ -238,7 +299,7 @@ class Card {
 
   showLedger({ stages }) {
     for (const stage of stages.slice(this.seen)) {
-      this.event(`in the ledger: ${stage}`);
+      this.event(`written: ${stage}`);
     }
     this.seen = stages.length;
   }
@@ -259,6 +320,7 @@ class Card {
 
   clear() {
     this.seen = 0;
+    this.countDown(0);
     this.part(".result").hidden = false;
     this.part(".status").textContent = "…";
     this.part(".status").className = "status";
@@ -278,7 +340,7 @@ class Card {
   status(text, code = 0) {
     const status = this.part(".status");
     status.textContent = text;
-    status.classList.add(`kind-${Math.floor(code / 100)}`);
+    status.className = `status kind-${Math.floor(code / 100)}`;
     this.part(".time").textContent = `after ${this.time()}`;
   }
 

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from examples.demo.api import LIMIT
+from examples.demo.api import LIMIT, token
 
 #: The middlewares in the order of the page, and what each is for.
 MIDDLEWARES = {
@@ -31,11 +31,31 @@ MIDDLEWARES = {
     "again (RFC 8470).",
     "body_limit": "Refuses bodies that are too large, by what is announced "
     "and by what arrives.",
+    "rate_limit": "Lets each client make so many requests in a while.",
+    "concurrency_limit": "Works on so many requests at a time, lets some "
+    "others wait, and turns the rest away at once.",
+    "idempotency": "Does once what a client asks for twice.",
     "basic_auth": "Asks for a login and a password.",
+    "bearer_auth": "Asks for an access token; @requires says what a handler "
+    "asks of it.",
+    "api_key": "Asks for a key in a header, for a few known programs.",
     "compression": "Sends answers with zstd, brotli or gzip, as the client "
     "accepts it.",
     "session": "Remembers a visitor in a signed cookie; the way to it is "
     "aiohttp-session's.",
+    "sign_in": "Has visitors sign in with GitHub or OpenID Connect. The "
+    "provider is the demo's own, and believes everybody.",
+    "request_id": "Gives every request an id, in its answer and in every line "
+    "that is logged for it.",
+    "access_log": "Logs each request once, when the last byte of its answer is "
+    "out. The terminal where the demo runs has all the lines.",
+    "server_timing": "Tells browsers how long the server took, and for what; "
+    "their developer tools draw it.",
+    "tracing": "Makes a span of each request, with OpenTelemetry, as does the "
+    "one for the client: a trace goes on where a service asks another.",
+    "metrics": "Counts and times requests for Prometheus.",
+    "report": "Tells Sentry, Rollbar, Bugsnag or a function of yours of every "
+    "error that nobody expected.",
     "client": "Middlewares for aiohttp.ClientSession. The handlers of these "
     "ask another API, which is the demo itself, and return what was seen on "
     "the wire.",
@@ -58,7 +78,8 @@ class Scenario:
     #: header; "redirect", the last of what was followed, which no redirect is
     #: whose "Location" is expected; "over the limit",
     #: whether it took longer than a handler may; "preflight" and a header of
-    #: that; "ledger", what was written in the end. "*" stands for anything.
+    #: that; "ledger", what was written in the end; "statuses" of all answers,
+    #: if it asks more than once. "*" stands for anything.
     expect: Mapping[str, str]
     method: str = "GET"
     #: The browser of the page sets ``Origin`` by itself. With another origin
@@ -74,6 +95,11 @@ class Scenario:
     preflight: bool = False
     #: Leave before the answer comes.
     leave: bool = False
+    #: Ask all the times at once; what counts is the answer of the highest
+    #: status.
+    at_once: bool = False
+    #: Sign in by that name at the provider, where it leads.
+    sign_in: str = ""
 
     def preflight_headers(self) -> dict[str, str]:
         asked = [name for name in self.headers if name != "Origin"]
@@ -91,20 +117,35 @@ class Scenario:
             options.append("-N")
         if "redirect" in self.expect:
             options += ["-L", "-b", ""]  # go there, with the cookies
+        if self.sign_in:
+            return _SIGN_IN.format(url=url, name=self.sign_in)
         if self.times > 1:
-            options += ["-b", ""]
+            # Not all bodies end in a line break.
+            options += ["-b", "", "-w", r"\n"]
         if "Content-Encoding" in self.expect:
             options.append("--compressed")
         if self.leave:
             options += ["-m", "0.5"]
         urls = [url] * self.times
+        if self.at_once:
+            one = _curl([url], self.method, self.headers, options, self.data)
+            return " & ".join([one] * self.times) + " & wait"
         lines = [_curl(urls, self.method, self.headers, options, self.data)]
         if self.preflight:
             first = self.preflight_headers()
             lines.insert(0, _curl([url], "OPTIONS", first, options))
         if "ledger" in self.expect:
             lines.append("sleep 1.5; " + _curl([url]))
-        return "; echo; ".join(lines)  # not all bodies end in a line break
+        return "; echo; ".join(lines)
+
+
+#: The form of the provider, and what it leads to, in one browser.
+_SIGN_IN = (
+    "jar=$(mktemp); "
+    "form=$(curl -sL -b $jar -c $jar -H 'Accept: text/html' -o /dev/null "
+    "-w '%{{url_effective}}' {url}); "
+    'curl -iL -b $jar -c $jar -d sub={name} "$form"; rm $jar'
+)
 
 
 def _curl(
@@ -132,6 +173,7 @@ LOGIN = base64.b64encode(b"admin:correct horse").decode()
 
 def scenarios(page: str) -> list[Scenario]:
     """All there is to try, for a page of that origin."""
+    reader = token("ada", "invoices:read")
     return [
         Scenario(
             "error",
@@ -496,6 +538,57 @@ def scenarios(page: str) -> list[Scenario]:
             data="This note is too long. " * 7,
         ),
         Scenario(
+            "rate_limit",
+            "One request too many",
+            "It asks four times, and three in ten seconds are free. The "
+            "answers say what is left, and the last one when to come back.",
+            'rate_limit_middleware("3/10 seconds", … urls=["/quotes"])',
+            "/quotes",
+            {
+                "statuses": "*, 429",
+                "status": "429",
+                "RateLimit-Policy": '"3-per-10-seconds";q=3;w=10',
+                "RateLimit": '"3-per-10-seconds";r=0;t=*',
+                "Retry-After": "*",
+                "body": '{"detail": "*"}',
+            },
+            times=4,
+        ),
+        Scenario(
+            "concurrency_limit",
+            "Four at once, in a kitchen for one",
+            "One is worked on and two wait for their turn; the fourth is told "
+            "at once to come back.",
+            "concurrency_limit_middleware(1, backlog=2, backlog_timeout=3, …)",
+            "/kitchen",
+            {
+                "statuses": "200, 200, 200, 503",
+                "status": "503",
+                "Retry-After": "*",
+                "body": '{"detail": "*"}',
+            },
+            method="POST",
+            times=4,
+            at_once=True,
+        ),
+        Scenario(
+            "idempotency",
+            "A button pressed twice",
+            "The same payment is sent twice with one key. It is made once, and "
+            "the second answer is the first again. Try it again: still one.",
+            'idempotency_middleware(urls=["/payments"])',
+            "/payments",
+            {
+                "status": "201",
+                "Idempotent-Replayed": "true",
+                "body": '{"payment": 1, "paid": "100 to Grace"}',
+            },
+            method="POST",
+            headers={"Idempotency-Key": '"8e03978e-40d5-43e8-bc93"'},
+            data="100 to Grace",
+            times=2,
+        ),
+        Scenario(
             "basic_auth",
             "Without a login",
             "The answer asks for one; a browser that got it would open a "
@@ -518,6 +611,66 @@ def scenarios(page: str) -> list[Scenario]:
             "/admin",
             {"status": "200", "body": '{"user": "admin"}'},
             headers={"Authorization": f"Basic {LOGIN}"},
+        ),
+        Scenario(
+            "bearer_auth",
+            "Without a token",
+            "The answer asks for one.",
+            'bearer_auth_middleware(… ignore=all_but("/invoices"), …)',
+            "/invoices",
+            {
+                "status": "401",
+                "WWW-Authenticate": 'Bearer realm="Demo"',
+                "body": '{"detail": "*"}',
+            },
+        ),
+        Scenario(
+            "bearer_auth",
+            "A token that may read",
+            "It is a JWT, signed for this API, and the handler knows whose.",
+            'jwt_verifier(SECRET, algorithms=["HS256"], …) … '
+            '@requires("invoices:read")',
+            "/invoices",
+            {"status": "200", "body": '{"invoices": [], "for": "ada"}'},
+            headers={"Authorization": f"Bearer {reader}"},
+        ),
+        Scenario(
+            "bearer_auth",
+            "The same token, to write",
+            "This handler requires more than the token is good for: 403, and "
+            "what is missing.",
+            '@requires("invoices:write")',
+            "/invoices",
+            {
+                "status": "403",
+                "WWW-Authenticate": '*error="insufficient_scope"*'
+                'scope="invoices:write"*',
+                "body": '{"detail": "*"}',
+            },
+            method="POST",
+            headers={"Authorization": f"Bearer {reader}"},
+        ),
+        Scenario(
+            "api_key",
+            "A key that is not known",
+            "The answer asks for another one.",
+            'api_key_middleware(… ignore=all_but("/backups"))',
+            "/backups",
+            {
+                "status": "401",
+                "WWW-Authenticate": 'ApiKey realm="Demo"',
+                "body": '{"detail": "*"}',
+            },
+            headers={"X-API-Key": "made-up"},
+        ),
+        Scenario(
+            "api_key",
+            "The key of a nightly job",
+            "The handler knows which program it is, and that it may do this.",
+            'api_key_middleware(API_KEYS.get, …) … @requires("backup")',
+            "/backups",
+            {"status": "200", "body": '{"backups": [], "for": "nightly job"}'},
+            headers={"X-API-Key": "a-long-key"},
         ),
         Scenario(
             "compression",
@@ -570,6 +723,124 @@ def scenarios(page: str) -> list[Scenario]:
             "/visits",
             {"status": "200", "body": '{"first": false, "visits": *}'},
             times=2,
+        ),
+        Scenario(
+            "sign_in",
+            "A page for members",
+            "Whoever is unknown goes to the provider, signs in there, and "
+            "comes back to the page. Try does it as Ada; the link leaves it "
+            "to you, in a tab of its own.",
+            "sign_in_middleware(openid_connect(issuer, …), …) … "
+            "get_claims(request)",
+            "/members",
+            {
+                "redirect": "303 /members",
+                "status": "200",
+                "body": "*<h1>Welcome, Ada Lovelace</h1>*",
+            },
+            headers={"Accept": "text/html"},
+            relay=True,
+            sign_in="ada",
+        ),
+        Scenario(
+            "request_id",
+            "An id for each request",
+            "The answer has it, and so has the line in the terminal where the "
+            "demo runs.",
+            "request_id_middleware() … get_request_id()",
+            "/id",
+            {
+                "status": "200",
+                "X-Request-ID": "*",
+                "body": '{"request": "*"}',
+            },
+        ),
+        Scenario(
+            "request_id",
+            "The id of the proxy in front",
+            "The request bears one, and keeps it.",
+            "request_id_middleware() … get_request_id()",
+            "/id",
+            {
+                "status": "200",
+                "X-Request-ID": "from-the-proxy-1",
+                "body": '{"request": "from-the-proxy-1"}',
+            },
+            headers={"X-Request-ID": "from-the-proxy-1"},
+        ),
+        Scenario(
+            "access_log",
+            "A line for each request",
+            "The line of this request, once the answer is out: method, path, "
+            "status, bytes and seconds. Its record knows more.",
+            "access_log_middleware(…)",
+            "/log",
+            {"status": "200", "ledger": "POST /log 200 35 B 0.* s"},
+            method="POST",
+        ),
+        Scenario(
+            "server_timing",
+            "What took so long",
+            "The handler measures the database; the time until the answer "
+            "began is there anyway.",
+            "server_timing_middleware() … "
+            'timing.measure("db", "what is in it")',
+            "/basket",
+            {
+                "status": "200",
+                "Server-Timing": 'total;dur=*, db;dur=*;desc="what is in it", '
+                'cache;desc="miss"',
+            },
+        ),
+        Scenario(
+            "tracing",
+            "One trace over two services",
+            "The handler asks another API, which fails once. Here are all the "
+            "spans: of the server, of each attempt, and of the other API.",
+            "tracing_middleware(tracer_provider=tracing, …) … "
+            "client_tracing_middleware(tracer_provider=app[TRACING])",
+            "/client/trace",
+            {
+                "status": "200",
+                "body": '{"stock": 7}',
+                "ledger": "POST /client/trace 200, "
+                "> GET 503, > > GET /partner/stock 503, "
+                "> GET 200, > > GET /partner/stock 200",
+            },
+            method="POST",
+        ),
+        Scenario(
+            "metrics",
+            "What Prometheus reads",
+            "It asks twice, and the second answer counts the first. Routes are "
+            "named, never paths: nobody can make up a series.",
+            "metrics_middleware(registry=registry) … "
+            'app.router.add_get("/metrics", metrics_handler(registry))',
+            "/metrics?name%5B%5D=http_server_requests_total",
+            {
+                "status": "200",
+                "Content-Type": "text/plain*",
+                "body": "*http_server_requests_total{"
+                'method="GET",route="/metrics",status="200"} *',
+            },
+            times=2,
+        ),
+        Scenario(
+            "report",
+            "A bug that somebody hears of",
+            "The page gets its 500, and a function of ours the exception, with "
+            "the request and its id.",
+            "report_middleware(report) … def report(err: BaseException, "
+            "request: web.Request)",
+            "/reports",
+            {
+                "status": "500",
+                "body": '{"detail": "list index out of range"}',
+                "ledger": "IndexError('list index out of range') "
+                "in POST /reports, report-1",
+            },
+            method="POST",
+            headers={"X-Request-ID": "report-1"},
         ),
         Scenario(
             "client",

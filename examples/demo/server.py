@@ -1,4 +1,4 @@
-"""Run the API and the page in one process."""
+"""Run the API, the page and the provider."""
 
 import os
 import socket
@@ -11,6 +11,7 @@ from yarl import URL
 
 from examples.demo.api import create_api
 from examples.demo.page import create_page
+from examples.demo.provider import provider
 
 HOST = "127.0.0.1"
 
@@ -26,7 +27,7 @@ class Origins(NamedTuple):
 
 @asynccontextmanager
 async def running(page_port: int, api_port: int) -> AsyncIterator[Origins]:
-    """Serve both until the end of the block; port 0 is any free one.
+    """Serve all until the end of the block; port 0 is any free one.
 
     At the end the requests in progress are waited for, and what they began
     and :func:`~aiohttp_middlewares.shield_middleware` protects.
@@ -38,8 +39,9 @@ async def running(page_port: int, api_port: int) -> AsyncIterator[Origins]:
         page_socket = stack.enter_context(_listen(page_port))
         api_socket = stack.enter_context(_listen(api_port))
         origins = Origins(_origin(page_socket), _origin(api_socket))
+        issuer = await stack.enter_async_context(provider())
         for app, sock in (
-            (create_api(*origins), api_socket),
+            (create_api(*origins, issuer), api_socket),
             (create_page(*origins), page_socket),
         ):
             runner = web.AppRunner(
