@@ -25,6 +25,7 @@ from live import Live, complaints, eventually, live, soon
 from redis.asyncio import ConnectionPool, Redis, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import MaxConnectionsError
 
 from aiohttp_middlewares import RedisStore, idempotency_middleware
 from aiohttp_middlewares.annotations import Handler
@@ -332,10 +333,23 @@ async def test_scripts_that_redis_forgets_are_sent_again(
         )
 
 
+class EarlierPool(ConnectionPool):
+    """As that of redis-py 5 and 6."""
+
+    async def get_connection(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().get_connection(*args, **options)
+        except MaxConnectionsError as exc:
+            raise sync_redis.ConnectionError(*exc.args) from None
+
+
+@pytest.mark.parametrize("kind", [ConnectionPool, EarlierPool])
 async def test_pool_that_runs_dry_is_waited_for(
-    machines: Callable[..., Any], redis_server: RedisServer
+    machines: Callable[..., Any],
+    redis_server: RedisServer,
+    kind: type[ConnectionPool],
 ) -> None:
-    pool = ConnectionPool(
+    pool = kind(
         connection_class=UnixDomainSocketConnection,
         path=str(redis_server.socket),
         max_connections=2,
