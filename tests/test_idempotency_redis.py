@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +266,22 @@ async def test_bytes_headers_and_exceptions_survive(
             )
     assert shown == [(410, "Weg", ["é", "ß"], "ä\n\0".encode())] * 2
     assert other.calls == 0
+
+
+async def test_answer_that_nobody_can_send_locks_nothing(
+    machines: Callable[..., Any],
+) -> None:
+    async def odd(request: web.Request) -> web.StreamResponse:
+        value: Any = b"no text"
+        return web.Response(headers={"X": value})
+
+    one, other = await machines(), await machines()
+    one.handler = odd
+    with suppress(ClientConnectionError):  # or it is answered 500
+        await one.ask()
+    assert not one.store._runs
+    status, text, _ = await other.ask()
+    assert (status, "cannot be given again" in text) == (409, True)
 
 
 @pytest.mark.parametrize("protocol", [2, 3])

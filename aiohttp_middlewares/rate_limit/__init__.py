@@ -127,7 +127,9 @@ Limits
 ======
 
 A middleware that stands twice, in an application and in a sub-application,
-counts twice. In memory each process counts for itself, forgets all when it stops, and keeps
+counts twice.
+
+In memory each process counts for itself, forgets all when it stops, and keeps
 some 100,000 counts: beyond that the oldest are forgiven. Applications that
 share a Redis share the buckets of routes of the same name: give each a database
 of its own (``async+redis://localhost:6379/1``).
