@@ -639,8 +639,9 @@ class EarlierPool(ConnectionPool):
     """As that of redis-py 5 and 6."""
 
     async def get_connection(self, *args: Any, **options: Any) -> Any:
+        pool: Any = super()
         try:
-            return await super().get_connection(*args, **options)
+            return await pool.get_connection(*args, **options)
         except MaxConnectionsError as exc:
             raise RedisConnectionError(*exc.args) from None
 
