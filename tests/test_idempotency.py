@@ -784,6 +784,17 @@ async def test_body_that_is_announced_as_too_large_is_not_waited_for(
         client.leave()
 
 
+async def test_body_that_cannot_be_read_is_a_bad_request(site: Site) -> None:
+    async with live(site.app(hello)) as server:
+        for coding, status in (("gzip", 400), ("identity", 200)):
+            client = await server.connect()
+            fields = f"Idempotency-Key: a\r\nContent-Encoding: {coding}\r\n"
+            client.send("POST /", b"no gzip", fields=fields)
+            assert (await client.answer()).status == status
+            client.leave()
+    assert site.calls == 1
+
+
 async def test_limits_of_others_hold_as_before(site: Site) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         return web.Response(text=str(len(await request.read())))
