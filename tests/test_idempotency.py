@@ -125,7 +125,7 @@ class Sold(web.HTTPGone):
 
     def __init__(self) -> None:
         super().__init__(text="sold")
-        self.data = {"next": [7, None]}
+        self.data: Any = {"next": [7, None]}
 
 
 class Odd(web.HTTPNotFound):
@@ -784,6 +784,17 @@ async def test_body_that_is_announced_as_too_large_is_not_waited_for(
         client.leave()
 
 
+async def test_body_that_cannot_be_read_is_a_bad_request(site: Site) -> None:
+    async with live(site.app(hello)) as server:
+        for coding, status in (("gzip", 400), ("identity", 200)):
+            client = await server.connect()
+            fields = f"Idempotency-Key: a\r\nContent-Encoding: {coding}\r\n"
+            client.send("POST /", b"no gzip", fields=fields)
+            assert (await client.answer()).status == status
+            client.leave()
+    assert site.calls == 1
+
+
 async def test_limits_of_others_hold_as_before(site: Site) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         return web.Response(text=str(len(await request.read())))
@@ -980,6 +991,20 @@ async def test_answer_of_just_the_limit_is_kept(site: Site, size: int) -> None:
     client = await site.serve(handler, idempotency_middleware(max_body=1000))
     first, again = await ask(client), await ask(client)
     assert again.shown == first.shown
+    assert again.replayed == ["true"]
+
+
+@pytest.mark.parametrize("body", ["é" * 500, memoryview(b"ab" * 500).cast("H")])
+async def test_body_that_is_in_memory_in_another_way_is_kept(
+    site: Site, body: Any
+) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=body)
+
+    client = await site.serve(handler, idempotency_middleware(max_body=1000))
+    first, again = await ask(client), await ask(client)
+    assert again.shown == first.shown
+    assert len(again.body) == 1000
     assert again.replayed == ["true"]
 
 
@@ -1347,6 +1372,19 @@ async def test_answers_that_are_too_large_together_are_let_go_of(
     assert await got("b", 400) == 200
     assert site.calls == 4
     assert store._bytes == sum(store._sizes.values()) == 800
+
+
+async def test_data_of_an_exception_counts_as_its_answer_does(
+    site: Site,
+) -> None:
+    def sold() -> Exception:
+        exc = Sold()
+        exc.data = {"next": ["x" * 1000]}
+        return exc
+
+    store = MemoryStore(max_bytes=1000)
+    client = await site.serve(raises(sold), idempotency_middleware(store=store))
+    assert [(await ask(client)).status for _ in range(2)] == [410, 409]
 
 
 async def test_one_store_may_serve_several(site: Site) -> None:

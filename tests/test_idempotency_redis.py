@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from live import Live, complaints, eventually, live, soon
 from redis.asyncio import ConnectionPool, Redis, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import MaxConnectionsError
 
 from aiohttp_middlewares import RedisStore, idempotency_middleware
 from aiohttp_middlewares.annotations import Handler
@@ -267,6 +268,22 @@ async def test_bytes_headers_and_exceptions_survive(
     assert other.calls == 0
 
 
+async def test_answer_that_nobody_can_send_locks_nothing(
+    machines: Callable[..., Any],
+) -> None:
+    async def odd(request: web.Request) -> web.StreamResponse:
+        value: Any = b"no text"
+        return web.Response(headers={"X": value})
+
+    one, other = await machines(), await machines()
+    one.handler = odd
+    with suppress(ClientConnectionError):  # or it is answered 500
+        await one.ask()
+    assert not one.store._runs
+    status, text, _ = await other.ask()
+    assert (status, "cannot be given again" in text) == (409, True)
+
+
 @pytest.mark.parametrize("protocol", [2, 3])
 async def test_client_that_decodes_works_as_well(
     machines: Callable[..., Any], redis_server: RedisServer, protocol: int
@@ -332,10 +349,24 @@ async def test_scripts_that_redis_forgets_are_sent_again(
         )
 
 
+class EarlierPool(ConnectionPool):
+    """As that of redis-py 5 and 6."""
+
+    async def get_connection(self, *args: Any, **options: Any) -> Any:
+        pool: Any = super()
+        try:
+            return await pool.get_connection(*args, **options)
+        except MaxConnectionsError as exc:
+            raise sync_redis.ConnectionError(*exc.args) from None
+
+
+@pytest.mark.parametrize("kind", [ConnectionPool, EarlierPool])
 async def test_pool_that_runs_dry_is_waited_for(
-    machines: Callable[..., Any], redis_server: RedisServer
+    machines: Callable[..., Any],
+    redis_server: RedisServer,
+    kind: type[ConnectionPool],
 ) -> None:
-    pool = ConnectionPool(
+    pool = kind(
         connection_class=UnixDomainSocketConnection,
         path=str(redis_server.socket),
         max_connections=2,

@@ -1,6 +1,7 @@
 """rate_limit_middleware: who is counted where, and what a client is told."""
 
 import asyncio
+import functools
 import importlib
 import inspect
 import logging
@@ -582,6 +583,27 @@ async def test_handler_at_two_routes_and_in_two_apps_has_one_bucket(
     assert codes == [200, 429, 429, 429]
 
 
+async def test_partial_handler_has_the_bucket_of_what_it_calls(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    async def one(text: str, request: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    async def other(text: str, request: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    limit = rate_limit("1/minute")
+    client = await aiohttp_client(
+        app_of(
+            rate_limit_middleware("100/minute"),
+            one=limit(functools.partial(one, "a")),
+            other=limit(functools.partial(other, "a")),
+        )
+    )
+    for path, status in (("/one", 200), ("/other", 200), ("/one", 429)):
+        assert await statuses(client, "", path=path) == [status]
+
+
 def test_decorated_handler_keeps_what_is_known_of_it() -> None:
     assert function.__name__ == "function"
     assert function.__doc__ == "A handler."
@@ -827,6 +849,12 @@ async def test_no_key_reaches_into_another_bucket(
 
     storage = limits.aio.storage.MemoryStorage()
 
+    def header(name: str, request: web.Request) -> str:
+        return request.headers[name]
+
+    def address(text: str, request: web.Request) -> str:
+        return text + client_ip(request)
+
     def limit(**given: Any) -> Middleware:
         return rate_limit_middleware("1/minute", storage=storage, **given)
 
@@ -836,6 +864,9 @@ async def test_no_key_reaches_into_another_bucket(
         limit(),
         # What a client sends is no address, if it looks like one.
         limit(key=lambda request: request.headers["X-Key"]),
+        limit(key=lambda request: request.remote),
+        limit(key=functools.partial(header, "X-Key")),
+        limit(key=functools.partial(address, "")),
         checks=checks,
     )
     client = await aiohttp_client(app)

@@ -52,7 +52,7 @@ What is answered
 4. Another one with that key, in method, path, query or body: ``422``.
 5. A key that is malformed, in several header lines, or missing where it is
    ``required``: ``400``. It has 1 to 255 visible characters of ASCII, in quotes
-   or not.
+   or not. A body that cannot be read, such as one that is no gzip: ``400``.
 6. A body of more than ``max_body`` bytes: ``413``.
 7. When the store is away, or full of requests at work: ``503``; no handler is
    called.
@@ -71,7 +71,8 @@ Whose key it is
 
 Keys of different clients are different keys. A client is who
 :func:`~aiohttp_middlewares.get_user` knows, else an address
-(``request.remote``). Where they are known by other means, say so:
+(``request.remote``): somebody unknown whose address has changed is another
+client, and is served once more. Where they are known by other means, say so:
 
 .. code-block:: python
 
@@ -108,6 +109,9 @@ that is encoded anew, with another boundary, is another body.
 
 An exception of a class of your own that is an ``HTTPException`` is raised again
 as aiohttp's for its status, with its headers, body, ``message`` and ``data``.
+
+A :class:`MemoryStore` that is full forgets the oldest answers, whoever fills
+it: a rate limit outside holds that back.
 
 A Redis that forgets or evicts keys forgets answers: give it
 ``maxmemory-policy noeviction``. A handler that blocks its event loop for 30
@@ -274,6 +278,14 @@ def idempotency_middleware(
         except TooLarge:
             logs.refused(logger, request, "its body is too large")
             raise
+        except web.RequestPayloadError:
+            # aiohttp would answer 500, be it that no handler reads the body.
+            _refuse(
+                request,
+                web.HTTPBadRequest,
+                "The body cannot be read",
+                "its body cannot be read",
+            )
         payload = _digest(request.method, request.rel_url.raw_path_qs, body)
         try:
             found = await store.begin(key, payload)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from aiohttp import hdrs, web
+from aiohttp.payload import BytesPayload
 from multidict import CIMultiDict, istr
 
 from aiohttp_middlewares._core.statuses import attribute
@@ -53,10 +54,15 @@ class Answer(NamedTuple):
         if not isinstance(response, web.Response):
             return None
         body = response.body
+        if isinstance(body, BytesPayload):  # of a text or a memoryview
+            body = bytes(body._value)
         if body is not None and (
             not isinstance(body, bytes | bytearray) or len(body) > limit
         ):
             return None
+        headers = _kept(response.headers)
+        if not all(isinstance(value, str) for _, value in headers):
+            return None  # nobody can send it
         compression = None
         if response.compression:
             force = getattr(response, "_compression_force", None)
@@ -64,7 +70,7 @@ class Answer(NamedTuple):
         return cls(
             response.status,
             response.reason,
-            _kept(response.headers),
+            headers,
             None if body is None else bytes(body),
             compression,
             None,

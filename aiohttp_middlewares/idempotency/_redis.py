@@ -112,7 +112,7 @@ class RedisStore(Store):
         self._timeout = options.seconds(f"{what} timeout", timeout)
         self._put = redis.register_script(_PUT)
         self._free = redis.register_script(_FREE)
-        self._no_connection = exceptions.MaxConnectionsError
+        self._connection_error = exceptions.ConnectionError
         self._runs: dict[str, _Run] = {}
         #: Locks that Redis may have given without our knowing, and their keys.
         self._owed: dict[str, str] = {}
@@ -240,8 +240,14 @@ class RedisStore(Store):
         while True:
             try:
                 return await script(keys=[key], args=values)
-            except self._no_connection:
+            except self._connection_error as exc:
                 # The pool has run dry, which is no reason to refuse anybody.
+                # (Up to redis-py 7.0 only the text says so.)
+                if (
+                    type(exc).__name__ != "MaxConnectionsError"
+                    and str(exc) != "Too many connections"
+                ):
+                    raise
                 await asyncio.sleep(0.01)
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -156,6 +156,8 @@ class MemoryStore(Store):
 
 
 def _size(answer: Answer) -> int:
-    return len(answer.body or b"") + sum(
-        len(name) + len(value) for name, value in answer.headers
+    return (
+        len(answer.body or b"")
+        + len(answer.raised or "")
+        + sum(len(name) + len(value) for name, value in answer.headers)
     )

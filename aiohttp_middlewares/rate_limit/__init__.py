@@ -72,6 +72,9 @@ the id, and all that is answered 404 or 405 is another. A function of your own
 gives any string instead; ``None`` stands for a request that is not limited.
 What a client sends may be a key: of scope and key together only a hash is kept,
 and no key reaches into the bucket of another scope or of another key function.
+(Functions go by their module and name, a lambda by its line: several that one
+function has made, or that are partial objects of one, count as the same where
+they share a storage. A word in front of the key tells them apart.)
 
 Several limits
 ==============
@@ -122,6 +125,9 @@ one stands inside of what finds that out.
 
 Limits
 ======
+
+A middleware that stands twice, in an application and in a sub-application,
+counts twice.
 
 In memory each process counts for itself, forgets all when it stops, and keeps
 some 100,000 counts: beyond that the oldest are forgiven. Applications that
@@ -529,7 +535,11 @@ def _reader(what: str) -> Callable[[str], tuple[Limit, ...]]:
 
 def _name_of(function: Any) -> str:
     """The same in every process that runs the same code."""
+    while isinstance(function, functools.partial):
+        function = function.func
     name = getattr(function, "__qualname__", type(function).__qualname__)
+    if name.endswith("<lambda>"):  # as all of them
+        name += f":{function.__code__.co_firstlineno}"
     return f"{getattr(function, '__module__', '')}.{name}"
 
 

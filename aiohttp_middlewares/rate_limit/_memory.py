@@ -16,7 +16,8 @@ from aiohttp_middlewares.rate_limit._windows import (
     Window,
 )
 
-#: How many buckets are remembered: some 100 MB at the very most.
+#: How many buckets are remembered: some 100 MB at most, where a moving window
+#: does not store each unit.
 MOST_BUCKETS = 100_000
 #: Look for those that are over after so many requests at the earliest.
 SWEEP_AFTER = 1000

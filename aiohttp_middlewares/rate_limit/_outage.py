@@ -171,8 +171,7 @@ class _Attempt:
                     try:
                         found = await of.counter.count(*asked)
                     except Exception as err:
-                        # Of redis-py: its pool is shared, and empty.
-                        if type(err).__name__ != "MaxConnectionsError":
+                        if not _is_empty_pool(err):
                             raise
                         self.is_with_storage = False
                         await asyncio.sleep(POOL_PAUSE)
@@ -203,6 +202,15 @@ class _Attempt:
             of.warn_of_waiting()
         self.say(None)
         self.task.cancel()
+
+
+def _is_empty_pool(err: Exception) -> bool:
+    """Of redis-py: all connections are in use, as its pool is shared."""
+    # Up to 7.0 a pool raises a mere ConnectionError.
+    return (
+        type(err).__name__ == "MaxConnectionsError"
+        or str(err) == "Too many connections"
+    )
 
 
 async def _closed_in_the_end(client: Any) -> AsyncGenerator[None, None]:
