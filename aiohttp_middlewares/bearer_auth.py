@@ -117,6 +117,7 @@ from aiohttp_middlewares._core.jwt.published import KeysUnavailable
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import lines
 from aiohttp_middlewares._core.sending import Headers, departure_of
+from aiohttp_middlewares._core.statuses import Foreseen
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares._core.who import get_claims, get_user, set_user
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
@@ -218,7 +219,7 @@ def bearer_auth_middleware(
                 claims = await claims
         except KeysUnavailable as exc:
             logs.refused(logger, request, "there are no keys to verify it with")
-            raise web.HTTPServiceUnavailable(
+            raise _KeysAway(
                 headers={hdrs.RETRY_AFTER: str(exc.retry_after)},
                 text="Tokens cannot be verified at the moment",
             ) from exc
@@ -233,6 +234,10 @@ def bearer_auth_middleware(
         set_user(request, None if subject is None else str(subject), claims)
 
     return bearer_auth
+
+
+class _KeysAway(Foreseen, web.HTTPServiceUnavailable):
+    """Any token reaches it: no client shall write errors to the log."""
 
 
 def _refuse(request: web.Request, challenge: str, reason: str) -> NoReturn:
@@ -251,7 +256,8 @@ def _vary(status: int, headers: Headers) -> None:
 
 
 # RFC 6750 2.1, and RFC 9110 11.1 and 11.4: the scheme in any case, one space or
-# more.
-_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+# more. (Where the case does not count, "[a-z]" has four letters that are not
+# ASCII.)
+_BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
 #: Whatever of this scheme is not as above is malformed.
-_IS_BEARER = re.compile(r"bearer(?![!#$%&'*+.^_`|~0-9A-Z-])", re.IGNORECASE)
+_IS_BEARER = re.compile(r"(?i:bearer)(?![!#$%&'*+.^_`|~0-9A-Za-z-])")

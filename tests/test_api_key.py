@@ -173,7 +173,7 @@ async def test_function_is_not_asked_about_what_is_no_key(
         assert_refused(await ask(aiohttp_client, *keys, app=app))
 
 
-@pytest.mark.parametrize("known", [True, 7, ["backup"]])
+@pytest.mark.parametrize("known", [True, 7, ["backup"], ""])
 async def test_function_that_gives_something_else_lets_nobody_in(
     aiohttp_client: AiohttpClient,
     known: Any,

@@ -244,7 +244,7 @@ class _Api:
             if url is None:
                 return
             # The token is for nobody else.
-            if url.origin() != self._base.origin():
+            if _origin_of(url) != _origin_of(self._base):
                 raise Failed("the API names a page elsewhere")
             answer = await self._ask(url)
             if _may_not_know(answer):
@@ -260,6 +260,11 @@ class _Api:
 
     async def _ask(self, url: URL) -> Answer:
         return await ask(self._client, url, "the API", headers=self._headers)
+
+
+def _origin_of(url: URL) -> tuple[str, str | None, int | None]:
+    # That of yarl fails for URLs such as mailto:a@b.example.
+    return url.scheme, url.host, url.port
 
 
 def _may_not_know(answer: Answer) -> bool:

@@ -14,6 +14,7 @@ from yarl import URL
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.jwt.compact import TokenRefused, read_object
 from aiohttp_middlewares._core.jwt.keys import Keys, published_keys
+from aiohttp_middlewares._core.statuses import Foreseen
 
 if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel
@@ -36,7 +37,7 @@ LARGEST_SET = 512 * 1024
 logger: logging.Logger = logging.getLogger("aiohttp_middlewares.jwt")
 
 
-class KeysUnavailable(Exception):
+class KeysUnavailable(Foreseen, Exception):
     """There is no key at hand that a token could be verified with.
 
     The token may be good: ``bearer_auth_middleware`` answers 503.
