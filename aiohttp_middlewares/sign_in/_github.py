@@ -7,7 +7,6 @@ from aiohttp import ClientSession, hdrs
 from yarl import URL
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares._core.jwt.published import secure_url
 from aiohttp_middlewares.annotations import StrCollection
 from aiohttp_middlewares.sign_in._attempt import Attempt
 from aiohttp_middlewares.sign_in._provider import (
@@ -98,8 +97,8 @@ def github(
         client_secret,
         scopes,
         session,
-        api=secure_url(f"{what} api", api),
-        site=secure_url(f"{what} site", site),
+        api=options.secure_url(f"{what} api", api),
+        site=options.secure_url(f"{what} site", site),
         users=None if anybody else _folded(logins),
         orgs=_folded(organizations),
         teams=_folded(groups),
