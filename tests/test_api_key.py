@@ -9,7 +9,7 @@ import aiohttp
 import answers
 import pytest
 from aiohttp import web
-from discreet import keep, nothing_is_shown, shows_nothing
+from discreet import keep, shows_nothing
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
@@ -24,8 +24,6 @@ from aiohttp_middlewares import (
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares.annotations import Handler
 from aiohttp_middlewares.api_key import _knows
-
-__all__ = ("nothing_is_shown",)
 
 KEY = keep("key-of-the-backup")
 KEYS = {

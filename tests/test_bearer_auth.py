@@ -10,7 +10,7 @@ import aiohttp
 import answers
 import pytest
 from aiohttp import web
-from discreet import keep, nothing_is_shown, shows_nothing
+from discreet import keep, shows_nothing
 from hypothesis import example, given
 from hypothesis import strategies as st
 from jwts import (
@@ -39,8 +39,6 @@ from aiohttp_middlewares import (
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares.annotations import Handler
 from aiohttp_middlewares.bearer_auth import _BEARER
-
-__all__ = ("nothing_is_shown",)
 
 GOOD = keep("good-token.of_ann~+/==")
 BAD = keep("bad-token.of_nobody")
