@@ -895,6 +895,26 @@ async def test_logout_works_here_while_the_provider_is_away(
     ]
 
 
+async def test_visitor_who_leaves_while_the_provider_is_asked_is_out(
+    issuer: Issuer,
+) -> None:
+    storage = MemoryStorage()
+    async with visited(site(provider(issuer), storage=storage)) as visitor:
+        await visitor.sign_in()
+        cookie = visitor.cookie
+        path = "/.well-known/openid-configuration"
+        issuer.instead[path] = hangs
+        del issuer.asked[path]
+        other_process = site(provider(issuer), storage=storage)
+        async with served(other_process) as base:
+            other = Visitor(visitor.session, base)
+            leaving = asyncio.create_task(other.open("/-/auth/logout", "POST"))
+            await eventually(lambda: path in issuer.asked)
+            leaving.cancel()
+            assert storage.kept[cookie] == "{}"
+            assert (await visitor.open("/who")).status == 303
+
+
 # What visitors may send
 # ======================
 
