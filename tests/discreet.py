@@ -41,6 +41,11 @@ def shows_nothing(text: str) -> bool:
     )
 
 
+#: aiohttp's own access log writes queries: see the docs of ``sign_in``. What
+#: a browser of the tests has in it its driver tells.
+_OTHERS = ("aiohttp.access", "selenium", "urllib3")
+
+
 class Records(logging.Handler):
     """Keeps the texts of records, and nothing that they are about."""
 
@@ -49,8 +54,8 @@ class Records(logging.Handler):
         self.texts: dict[str, None] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name == "aiohttp.access":
-            return  # aiohttp's own writes queries: see the docs of sign_in
+        if record.name.startswith(_OTHERS):
+            return
         facts = {**record.__dict__, "exc_info": None}
         self.texts[f"{record.getMessage()} {facts!r}"] = None
         if record.exc_info and record.exc_info[1]:
