@@ -200,7 +200,7 @@ def api_key_middleware(
 
 
 def _introduce(what: str, request: web.Request, known: object) -> None:
-    if isinstance(known, str):
+    if known and isinstance(known, str):
         set_user(request, known)
     elif isinstance(known, Mapping):
         subject = known.get("sub")

@@ -215,7 +215,7 @@ def _knows(what: str, passwords: Mapping[str, str]) -> Check:
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # RFC 9110 11.4: the scheme in any case, one space or more.
-_BASIC = re.compile(r"basic +([A-Za-z0-9+/]+={0,2})", re.IGNORECASE)
+_BASIC = re.compile(r"basic +([A-Za-z0-9+/]+={0,2})", re.ASCII | re.IGNORECASE)
 
 
 def _credentials(sent: str) -> tuple[str, str] | None:

@@ -252,7 +252,8 @@ def _vary(status: int, headers: Headers) -> None:
 
 
 # RFC 6750 2.1, and RFC 9110 11.1 and 11.4: the scheme in any case, one space or
-# more.
-_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+# more. (Where the case does not count, "[a-z]" has four letters that are not
+# ASCII.)
+_BEARER = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")
 #: Whatever of this scheme is not as above is malformed.
-_IS_BEARER = re.compile(r"bearer(?![!#$%&'*+.^_`|~0-9A-Z-])", re.IGNORECASE)
+_IS_BEARER = re.compile(r"(?i:bearer)(?![!#$%&'*+.^_`|~0-9A-Za-z-])")

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from discreet import nothing_is_shown as nothing_is_shown
 from hypothesis import settings
 
 # A machine that others use as well is now and then slow.

@@ -1,8 +1,8 @@
 """A site that visitors sign in to, its visitors, and providers on loopback.
 
 ``Issuer`` is an OpenID provider that can be told to go wrong, ``GitHub`` a
-stand-in of GitHub. What is secret is noted wherever it shows, and ``told``
-holds that no record of any level has any of it.
+stand-in of GitHub. What is secret is noted wherever it shows, so that no
+record may have any of it: see ``discreet``.
 """
 
 import asyncio
@@ -17,12 +17,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import parse_qs, unquote_plus
+from urllib.parse import parse_qs
 
 import aiohttp_session
 import pytest
 from aiohttp import ClientResponse, ClientSession, CookieJar, web
 from aiohttp.test_utils import TestServer
+from discreet import keep
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 from yarl import URL
@@ -40,44 +41,32 @@ from aiohttp_middlewares.sign_in._provider import Provider
 
 KEY = "0123456789abcdef0123456789abcdef"
 CLIENT_ID = "the site / its id"
-CLIENT_SECRET = "the secret: 100%"
+CLIENT_SECRET = keep("the secret: 100%")
 HTML = "text/html,application/xhtml+xml,*/*;q=0.8"
 NAVIGATE = {"Accept": HTML, "Sec-Fetch-Mode": "navigate"}
 
 # What nobody may tell
 # ====================
 
-#: Whatever was secret in this test.
-SECRETS: set[str] = set()
 
-
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def told() -> Iterator[list[logging.LogRecord]]:
-    """All records of all loggers, none of which holds a secret."""
+    """All records of all loggers."""
     records: list[logging.LogRecord] = []
-    keep = logging.Handler(1)
-    keep.emit = records.append  # type: ignore[method-assign,assignment]
+    handler = logging.Handler(1)
+    handler.emit = records.append  # type: ignore[method-assign,assignment]
     root = logging.getLogger()
-    level = root.level
-    root.addHandler(keep)
-    root.setLevel(1)
-    SECRETS.clear()
-    SECRETS.add(CLIENT_SECRET)
+    root.addHandler(handler)
     try:
         yield records
     finally:
-        root.removeHandler(keep)
-        root.setLevel(level)
-    format_of = logging.Formatter().format
-    for record in records:
-        text = unquote_plus(f"{format_of(record)} {vars(record)!r}")
-        found = [secret for secret in SECRETS if secret in text]
-        assert not found, f"{record.name} told {found}"
+        root.removeHandler(handler)
 
 
 def note(*found: str | None) -> None:
     """Note what is secret."""
-    SECRETS.update(secret for secret in found if secret)
+    for secret in found:
+        keep(secret or "")
 
 
 def errors(records: list[logging.LogRecord]) -> list[str]:

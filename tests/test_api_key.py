@@ -9,7 +9,7 @@ import aiohttp
 import answers
 import pytest
 from aiohttp import web
-from discreet import keep, nothing_is_shown, shows_nothing
+from discreet import keep, shows_nothing
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
@@ -24,8 +24,6 @@ from aiohttp_middlewares import (
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares.annotations import Handler
 from aiohttp_middlewares.api_key import _knows
-
-__all__ = ("nothing_is_shown",)
 
 KEY = keep("key-of-the-backup")
 KEYS = {
@@ -173,7 +171,7 @@ async def test_function_is_not_asked_about_what_is_no_key(
         assert_refused(await ask(aiohttp_client, *keys, app=app))
 
 
-@pytest.mark.parametrize("known", [True, 7, ["backup"]])
+@pytest.mark.parametrize("known", [True, 7, ["backup"], ""])
 async def test_function_that_gives_something_else_lets_nobody_in(
     aiohttp_client: AiohttpClient,
     known: Any,

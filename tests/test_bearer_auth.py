@@ -10,7 +10,7 @@ import aiohttp
 import answers
 import pytest
 from aiohttp import web
-from discreet import keep, nothing_is_shown, shows_nothing
+from discreet import keep, shows_nothing
 from hypothesis import example, given
 from hypothesis import strategies as st
 from jwts import (
@@ -39,8 +39,6 @@ from aiohttp_middlewares import (
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares.annotations import Handler
 from aiohttp_middlewares.bearer_auth import _BEARER
-
-__all__ = ("nothing_is_shown",)
 
 GOOD = keep("good-token.of_ann~+/==")
 BAD = keep("bad-token.of_nobody")
@@ -156,6 +154,8 @@ async def test_bad_token_is_told(
         [f"Bearer {GOOD}, Basic YTpi"],
         [f"Bearer token={GOOD}"],
         ["Bearer é"],
+        *([f"Bearer {letter}"] for letter in "\u0130\u0131\u017f\u212a"),
+        *([f"Bearer{letter} a"] for letter in "\u0130\u0131\u017f\u212a"),
         ["Bearer,"],
         [f"Bearer {GOOD}", f"Bearer {GOOD}"],
         [f"Bearer {GOOD}", f"Bearer {BAD}"],
@@ -217,18 +217,44 @@ async def test_function_is_not_asked_about_what_is_no_token(
     assert_refused(response, INVALID_REQUEST)
 
 
+def levels(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Of what the error middleware has told."""
+    return [
+        record.levelname
+        for record in caplog.records
+        if record.name == "aiohttp_middlewares.error"
+    ]
+
+
 @pytest.mark.parametrize("required", [True, False])
 async def test_keys_that_are_away_are_not_the_clients_fault(
-    aiohttp_client: AiohttpClient, required: bool
+    aiohttp_client: AiohttpClient,
+    required: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def verify(given_token: str) -> None:
         raise KeysUnavailable("Redis is away", retry_after=6.5)
 
     app = application(verify, required=required)
+    app.middlewares.insert(0, error_middleware())
     response = await ask(aiohttp_client, f"Bearer {GOOD}", app=app)
     assert response.status == 503
     assert response.headers.getall("Retry-After") == ["7"]
     assert "WWW-Authenticate" not in response.headers
+    # Anybody can send a token.
+    assert levels(caplog) == ["WARNING"]
+
+
+async def test_handler_that_verifies_for_itself_is_no_fault_either(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        raise KeysUnavailable
+
+    app = web.Application(middlewares=[error_middleware()])
+    app.router.add_get("/", handler)
+    assert (await ask(aiohttp_client, app=app)).status == 503
+    assert levels(caplog) == ["WARNING"]
 
 
 @pytest.mark.parametrize("result", [True, "ann", [("sub", "ann")]])

@@ -237,3 +237,34 @@ def test_token_of_the_standard_is_one(name: str) -> None:
 def test_what_is_no_token_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="names should be a collection"):
         options.tokens("names", "header names", [name])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://a.example",
+        "https://a.example:8443/x?y",
+        "http://localhost:1/",
+        "http://127.9.9.9",
+        "http://[::1]:8080",
+    ],
+)
+def test_url_that_nobody_can_listen_to_is_secure(url: str) -> None:
+    for value in (url, URL(url)):
+        assert options.secure_url("some_middleware url", value) == URL(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://me:hidden@a.example",
+        "https://me:hidden@a.example:port",
+        "https://me:hidden@[::1",
+        "ftp://hidden@a.example",
+    ],
+)
+def test_url_with_a_password_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ValueError, match="should be an https URL") as caught:
+        options.secure_url("some_middleware url", url)
+    assert "hidden" not in str(caught.value)
+    assert caught.value.__cause__ is None

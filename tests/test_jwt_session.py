@@ -16,7 +16,7 @@ import answers
 import jwts
 import pytest
 from aiohttp import DummyCookieJar, web
-from discreet import keep, nothing_is_shown, shows_nothing
+from discreet import keep, shows_nothing
 from joserfc.jwk import OctKey
 from jwts import EC, ED, OCT, OTHER_RSA, RSA, SECRET, public
 from pytest_aiohttp.plugin import AiohttpClient
@@ -24,8 +24,6 @@ from pytest_aiohttp.plugin import AiohttpClient
 from aiohttp_middlewares import JWTCookieStorage, session_middleware
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares.annotations import Handler
-
-__all__ = ("nothing_is_shown",)
 
 GOOD = {"visits": 3, "name": "Zoë", "list": [1, {"a": None}], "sub": 7}
 TWO_WEEKS = 1209600

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
 )
-from discreet import keep, nothing_is_shown, shows_nothing
+from discreet import keep, shows_nothing
 from hypothesis import given
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
@@ -59,8 +59,6 @@ from aiohttp_middlewares._core.jwt.compact import (
     TokenRefused,
 )
 from aiohttp_middlewares._core.jwt.reader import Reader
-
-__all__ = ("nothing_is_shown",)
 
 RSA_PEM = RSA.as_pem(private=False).decode()
 

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from discreet import keep, nothing_is_shown
+from discreet import keep
 from pytest_aiohttp.plugin import AiohttpClient
 
 from aiohttp_middlewares import (
@@ -20,8 +20,6 @@ from aiohttp_middlewares import (
     error_middleware,
     requires,
 )
-
-__all__ = ("nothing_is_shown",)
 
 KNOWN: dict[str, Any] = {
     "reads": {"sub": "ann", "scope": "read"},

@@ -18,12 +18,14 @@ import itsdangerous
 import pytest
 from aiohttp import DummyCookieJar, web
 from aiohttp.test_utils import TestClient
+from discreet import keep
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live import eventually
 from pytest_aiohttp.plugin import AiohttpClient
 from raw import head, raw
 from starlette.middleware.sessions import SessionMiddleware
+from yarl import URL
 
 from aiohttp_middlewares import (
     SignedCookieStorage,
@@ -37,7 +39,7 @@ from aiohttp_middlewares import (
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
 
-KEY = "a key of the tests"
+KEY = keep("a key of the tests")
 GOOD = {"visits": 3, "name": "Zoë", "list": [1, {"a": None}]}
 
 Client = TestClient[web.Request, web.Application]
@@ -596,6 +598,8 @@ class Fake:
     """As much of a request as the storage looks at."""
 
     method = "GET"
+    rel_url = URL("/")
+    remote = None
 
     def __init__(self, value: str) -> None:
         self.headers = {"Cookie": f"session={value}"}

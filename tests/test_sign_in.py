@@ -58,7 +58,7 @@ from aiohttp_middlewares import (
 )
 from aiohttp_middlewares._core.who import set_user
 from aiohttp_middlewares.annotations import Handler
-from aiohttp_middlewares.sign_in._attempt import Attempt, local_target
+from aiohttp_middlewares.sign_in._attempt import Attempt, local_target, same
 from aiohttp_middlewares.sign_in._provider import Provider
 
 __all__ = ("issuer", "told")
@@ -823,7 +823,8 @@ async def test_logout_of_nobody_leads_to_the_same_page(
             response = await visitor.open("/-/auth/signed-out", method)
             assert response.status == 200
         response = await visitor.open("/-/auth/signed-out", "POST")
-        assert (response.status, response.headers["Allow"]) == (405, "GET")
+        allowed = response.headers["Allow"]
+        assert (response.status, allowed) == (405, "GET,HEAD")
 
 
 @pytest.mark.parametrize("on_server", [False, True])
@@ -893,6 +894,26 @@ async def test_logout_works_here_while_the_provider_is_away(
     assert warnings(told) == [
         "A visitor signed out here only: it took longer than 0.05 s"
     ]
+
+
+async def test_visitor_who_leaves_while_the_provider_is_asked_is_out(
+    issuer: Issuer,
+) -> None:
+    storage = MemoryStorage()
+    async with visited(site(provider(issuer), storage=storage)) as visitor:
+        await visitor.sign_in()
+        cookie = visitor.cookie
+        path = "/.well-known/openid-configuration"
+        issuer.instead[path] = hangs
+        del issuer.asked[path]
+        other_process = site(provider(issuer), storage=storage)
+        async with served(other_process) as base:
+            other = Visitor(visitor.session, base)
+            leaving = asyncio.create_task(other.open("/-/auth/logout", "POST"))
+            await eventually(lambda: path in issuer.asked)
+            leaving.cancel()
+            assert storage.kept[cookie] == "{}"
+            assert (await visitor.open("/who")).status == 303
 
 
 # What visitors may send
@@ -1293,11 +1314,17 @@ JSON = st.recursive(
 
 
 @given(JSON | st.lists(st.text() | st.integers(), min_size=5, max_size=5))
+@example(["\ud800", "verifier", "nonce", 0, "/"])
+@example(["state", "\ud800", "nonce", 0, "/"])
+@example(["state", "verifier", "\ud800", 0, "/"])
 def test_whatever_a_session_holds_is_an_attempt_or_none(kept: Any) -> None:
     attempt = Attempt.restored(kept)
     if attempt is not None:
         assert list(attempt)[:4] == kept[:4]
         assert attempt.target == local_target(kept[4])
+        assert len(attempt.challenge) == 43
+        assert attempt.has_state(kept[0])
+        assert same(attempt.nonce, kept[2])
 
 
 # What visitors see

@@ -453,6 +453,7 @@ async def test_members_that_are_none_let_nobody_in(
     [
         ("http://localhost:{port}", "names a page elsewhere"),
         ("//localhost:{port}", "names a page elsewhere"),
+        ("mailto:{port}@example.com", "names a page elsewhere"),
         ("https://127.0.0.1:{port}", "names a page elsewhere"),
         ("http://[::1", "is away: ValueError"),
     ],

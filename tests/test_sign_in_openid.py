@@ -690,9 +690,13 @@ async def test_answer_that_is_packed_is_not_unpacked(
     )
 
 
-async def test_number_that_is_none_is_no_json(issuer: Issuer) -> None:
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e999", "-1e999"])
+async def test_number_that_is_none_is_no_json(
+    issuer: Issuer, number: str
+) -> None:
+    """No session that is JSON itself could keep it."""
     issuer.instead["/userinfo"] = says(
-        '{"sub": "24400320", "groups": [Infinity]}'
+        f'{{"sub": "24400320", "groups": [{number}]}}'
     )
     async with visited(of(issuer, keep=("sub", "groups"))) as visitor:
         assert (await visitor.sign_in()).status == 502

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from ipaddress import ip_address
 from typing import Any, NoReturn
 
 from multidict import istr
@@ -165,6 +166,40 @@ def statuses(what: str, value: object) -> frozenset[int]:
         if not 100 <= item <= 599:
             refuse(ValueError, what, "HTTP status codes, 100 to 599", item)
     return frozenset(found)
+
+
+def secure_url(what: str, value: object) -> URL:
+    """An absolute https URL; http for this machine only (RFC 8252 8.3)."""
+    should = "an https URL"
+    if not isinstance(value, str | URL):
+        refuse(TypeError, what, should, value)
+    try:
+        url = URL(value)
+        host = url.host
+    except ValueError:
+        # Not what came: nobody knows where a password ends in it.
+        raise ValueError(f"{what} should be {should}") from None
+    if url.raw_user is not None or url.raw_password is not None:
+        # Which is not shown.
+        raise ValueError(f"{what} should be {should} without userinfo")
+    if not host or url.scheme not in ("http", "https"):
+        refuse(ValueError, what, should, value)
+    if url.scheme == "http" and not _is_loopback(host):
+        refuse(
+            ValueError,
+            what,
+            "an https URL (or one of this machine): whoever changes what "
+            "comes by http can sign in as anybody",
+            value,
+        )
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def origins(what: str, value: object) -> Origins:

@@ -125,7 +125,7 @@ _SOURCE_KEYWORDS = re.compile(
     r"|inline-speculation-rules|wasm-unsafe-eval|trusted-types-eval"
     r"|unsafe-(?:inline|eval|hashes|allow-redirects|webtransport-hashes)"
     r"|(?:nonce|sha256|sha384|sha512)-.*",
-    re.IGNORECASE | re.DOTALL,
+    re.ASCII | re.IGNORECASE | re.DOTALL,
 )
 #: The same of directives that list no sources; ``None`` if they have none.
 _KEYWORDS: dict[str, re.Pattern[str] | None] = {
@@ -139,7 +139,9 @@ _KEYWORDS: dict[str, re.Pattern[str] | None] = {
             "sandbox",
         )
     ),
-    "require-trusted-types-for": re.compile("script", re.IGNORECASE),
-    "trusted-types": re.compile("none|allow-duplicates", re.IGNORECASE),
-    "webrtc": re.compile("allow|block", re.IGNORECASE),
+    "require-trusted-types-for": re.compile("script", re.ASCII | re.IGNORECASE),
+    "trusted-types": re.compile(
+        "none|allow-duplicates", re.ASCII | re.IGNORECASE
+    ),
+    "webrtc": re.compile("allow|block", re.ASCII | re.IGNORECASE),
 }

@@ -108,7 +108,7 @@ def _near(word: str, choices: dict[str, str]) -> list[str]:
 _TRANSPORT_SECURITY = re.compile(
     r'max-age[ \t]*=[ \t]*(?:[0-9]+|"[0-9]+")'
     r"(?:[ \t]*;(?:[ \t]*(?:includeSubDomains|preload))?)*",
-    re.IGNORECASE,
+    re.ASCII | re.IGNORECASE,
 )
 
 

@@ -41,7 +41,8 @@ class Attempt(NamedTuple):
             return None
         state, verifier, nonce, at, target = kept
         if type(at) is not int or not all(
-            type(text) is str for text in (state, verifier, nonce, target)
+            type(text) is str and text.isascii()
+            for text in (state, verifier, nonce, target)
         ):
             return None
         return cls(state, verifier, nonce, at, local_target(target))

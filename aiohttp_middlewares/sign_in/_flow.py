@@ -290,7 +290,7 @@ class Flow:
                 "This has to be asked for by a page of this site.",
             )
         visit = await self.visit(request)
-        signed_in = visit.leave()
+        signed_in = await visit.leave()
         location = None
         if signed_in is not None:
             back = self._here(request, "signed-out")

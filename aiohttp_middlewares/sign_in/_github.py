@@ -7,7 +7,6 @@ from aiohttp import ClientSession, hdrs
 from yarl import URL
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares._core.jwt.published import secure_url
 from aiohttp_middlewares.annotations import StrCollection
 from aiohttp_middlewares.sign_in._attempt import Attempt
 from aiohttp_middlewares.sign_in._provider import (
@@ -98,8 +97,8 @@ def github(
         client_secret,
         scopes,
         session,
-        api=secure_url(f"{what} api", api),
-        site=secure_url(f"{what} site", site),
+        api=options.secure_url(f"{what} api", api),
+        site=options.secure_url(f"{what} site", site),
         users=None if anybody else _folded(logins),
         orgs=_folded(organizations),
         teams=_folded(groups),
@@ -244,7 +243,7 @@ class _Api:
             if url is None:
                 return
             # The token is for nobody else.
-            if url.origin() != self._base.origin():
+            if _origin_of(url) != _origin_of(self._base):
                 raise Failed("the API names a page elsewhere")
             answer = await self._ask(url)
             if _may_not_know(answer):
@@ -260,6 +259,11 @@ class _Api:
 
     async def _ask(self, url: URL) -> Answer:
         return await ask(self._client, url, "the API", headers=self._headers)
+
+
+def _origin_of(url: URL) -> tuple[str, str | None, int | None]:
+    # That of yarl fails for URLs such as mailto:a@b.example.
+    return url.scheme, url.host, url.port
 
 
 def _may_not_know(answer: Answer) -> bool:

@@ -17,7 +17,7 @@ from aiohttp_middlewares._core.jwt.algorithms import (
     joserfc_for,
 )
 from aiohttp_middlewares._core.jwt.compact import TokenRefused
-from aiohttp_middlewares._core.jwt.published import KeysUnavailable, secure_url
+from aiohttp_middlewares._core.jwt.published import KeysUnavailable
 from aiohttp_middlewares._core.jwt.verifier import Verified, Verifier
 from aiohttp_middlewares.annotations import StrCollection
 from aiohttp_middlewares.sign_in._attempt import Attempt, same
@@ -86,7 +86,7 @@ def openid_connect(
     """
     what = "openid_connect"
     joserfc_for(what, "sign-in")
-    url = secure_url(f"{what} issuer", issuer)
+    url = options.secure_url(f"{what} issuer", issuer)
     if url.raw_query_string or url.raw_fragment:  # Discovery 3
         options.refuse(
             ValueError, f"{what} issuer", "a URL without query", str(issuer)
@@ -380,7 +380,7 @@ class _OpenID(Provider):
         if value is None:
             return None
         try:
-            url = secure_url(name, value)
+            url = options.secure_url(name, value)
         except (TypeError, ValueError):
             raise Failed(f"{_DISCOVERY} has no secure {name}") from None
         # Only a provider on this machine may name what is on this machine.

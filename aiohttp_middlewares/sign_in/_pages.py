@@ -95,7 +95,7 @@ def wrong_method(
         return None
     return page(
         request,
-        partial(web.HTTPMethodNotAllowed, request.method, methods[:1]),
+        partial(web.HTTPMethodNotAllowed, request.method, methods),
         405,
         "Method not allowed",
         f"This address takes {methods[0]} only.",

@@ -1,18 +1,18 @@
 """What a provider of sign-ins is, and how one is asked."""
 
-import json
 import re
 from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 from urllib.parse import quote_plus, urlencode
 
 from aiohttp import ClientSession, DummyCookieJar, hdrs
 from yarl import URL
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.jwt.compact import read_json
 from aiohttp_middlewares.sign_in._attempt import Attempt
 
 #: Bytes. What is longer is no answer to any of these questions: a page of a
@@ -303,11 +303,7 @@ async def ask(
         # the exception says may hold what was sent.
         raise Failed(f"{place} is away: {type(exc).__name__}") from None
     try:
-        value = json.loads(body.decode(), parse_constant=_no_json)
-    except (ValueError, RecursionError):
+        value = read_json(bytes(body))
+    except ValueError:
         value = None
     return Answer(status, said, following, value)
-
-
-def _no_json(constant: str) -> NoReturn:
-    raise ValueError  # NaN and Infinity, which Python takes

@@ -123,16 +123,22 @@ class Visit:
         old = self._session
         self._session = await aiohttp_session.new_session(self._request)
         self._session.update(content)
-        if old.identity is not None:
-            # On the server; whoever else knows of it finds nothing there.
-            old.invalidate()
-            await self._storage.save_session(self._request, web.Response(), old)
+        await self._empty(old)
 
-    def leave(self) -> Mapping[str, Any] | None:
+    async def leave(self) -> Mapping[str, Any] | None:
         """Empty the session; what there was of a sign-in in it."""
         entry = self._session.get(self._signed_in)
-        self._session.invalidate()
+        await self._empty(self._session)
         return entry if isinstance(entry, Mapping) else None
+
+    async def _empty(self, session: Any) -> None:
+        session.invalidate()
+        if session.identity is not None:
+            # On the server, and at once: whoever else knows of it finds
+            # nothing there, even if this visitor waits for no answer.
+            await self._storage.save_session(
+                self._request, web.Response(), session
+            )
 
     async def _most(
         self, attempts: list[Attempt], content: Mapping[str, Any]

@@ -34,7 +34,9 @@ _AUTHORITY = re.compile(
     r"(?:\[(?P<literal>[^\[\]]+)\]|(?P<name>[^\[\]:]+))"
     r"(?::(?P<port>[0-9]+))?"
 )
-_FUTURE = re.compile(r"v[0-9a-f]+\.[a-z0-9._~!$&'()*+,;=:-]+", re.IGNORECASE)
+_FUTURE = re.compile(
+    r"v[0-9a-f]+\.[a-z0-9._~!$&'()*+,;=:-]+", re.ASCII | re.IGNORECASE
+)
 
 
 def parse_authority(text: str) -> Authority | None:

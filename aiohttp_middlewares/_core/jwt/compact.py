@@ -6,6 +6,7 @@ warns at each use of ``EdDSA``, and costs more than an HMAC does.
 
 import binascii
 import json
+import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
@@ -73,19 +74,38 @@ def read_object(text: bytes) -> dict[str, Any]:
     :raises TokenRefused: it is none.
     """
     try:
-        value = _DECODER.decode(text.decode())
-    except (ValueError, RecursionError):
+        value = read_json(text)
+    except ValueError:
         raise TokenRefused("it is not made of JSON") from None
     if type(value) is not dict:
         raise TokenRefused("it is not made of JSON objects")
     return value
 
 
+def read_json(text: bytes) -> Any:
+    """What a JSON text says, if it can be written as one again.
+
+    :raises ValueError: it is none, or too deep, or has a number too large.
+    """
+    try:
+        return _DECODER.decode(text.decode())
+    except RecursionError:
+        raise ValueError from None
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError  # NaN and Infinity are no JSON, but Python takes them
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
+def _finite(number: str) -> float:
+    # RFC 8259 6: 1e999 is a number, and no float.
+    value = float(number)
+    if math.isinf(value):
+        raise ValueError
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
 def _as_json(value: dict[str, Any]) -> bytes:

@@ -5,15 +5,14 @@ import contextvars
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientSession, hdrs
 from yarl import URL
 
-from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.jwt.compact import TokenRefused, read_object
 from aiohttp_middlewares._core.jwt.keys import Keys, published_keys
+from aiohttp_middlewares._core.statuses import Foreseen
 
 if TYPE_CHECKING:
     from joserfc.jwa import JWSAlgModel
@@ -36,7 +35,7 @@ LARGEST_SET = 512 * 1024
 logger: logging.Logger = logging.getLogger("aiohttp_middlewares.jwt")
 
 
-class KeysUnavailable(Exception):
+class KeysUnavailable(Foreseen, Exception):
     """There is no key at hand that a token could be verified with.
 
     The token may be good: ``bearer_auth_middleware`` answers 503.
@@ -57,39 +56,6 @@ class KeysUnavailable(Exception):
     ) -> None:
         super().__init__(message)
         self.retry_after = max(1, math.ceil(retry_after))
-
-
-def secure_url(what: str, value: object) -> URL:
-    """An absolute https URL; http for this machine only (RFC 8252 8.3)."""
-    should = "an https URL"
-    if not isinstance(value, str | URL):
-        options.refuse(TypeError, what, should, value)
-    try:
-        url = URL(value)
-        host = url.host
-    except ValueError:
-        options.refuse(ValueError, what, should, value)
-    if url.raw_user is not None or url.raw_password is not None:
-        # Which is not shown.
-        raise ValueError(f"{what} should be {should} without userinfo")
-    if not host or url.scheme not in ("http", "https"):
-        options.refuse(ValueError, what, should, value)
-    if url.scheme == "http" and not _is_loopback(host):
-        options.refuse(
-            ValueError,
-            what,
-            "an https URL (or one of this machine): whoever changes what "
-            "comes by http can sign in as anybody",
-            value,
-        )
-    return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class _Useless(Exception):

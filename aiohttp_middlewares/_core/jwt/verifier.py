@@ -16,7 +16,7 @@ from aiohttp_middlewares._core.jwt.algorithms import (
 from aiohttp_middlewares._core.jwt.claims import Expected
 from aiohttp_middlewares._core.jwt.compact import TokenRefused
 from aiohttp_middlewares._core.jwt.keys import Keys, KeySource, given_keys
-from aiohttp_middlewares._core.jwt.published import PublishedKeys, secure_url
+from aiohttp_middlewares._core.jwt.published import PublishedKeys
 from aiohttp_middlewares._core.jwt.reader import Reader
 
 logger: logging.Logger = logging.getLogger("aiohttp_middlewares.jwt")
@@ -76,7 +76,7 @@ class Verifier:
         if isinstance(keys, URL) or (
             isinstance(keys, str) and keys.startswith(("http://", "https://"))
         ):
-            url = secure_url(f"{what} keys", keys)
+            url = options.secure_url(f"{what} keys", keys)
             if needs_secret(known):
                 raise ValueError(
                     f"{what} keys should be a secret for these algorithms: "
