@@ -103,7 +103,7 @@ _RULE = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
     rf"(?:(?P<below>\*\.)?(?P<name>{_NAME})|(?P<ipv6>\[[0-9a-f:.]+\]))"
     r"(?::(?P<port>[0-9]+|\*))?/?",
-    re.ASCII | re.IGNORECASE,
+    re.IGNORECASE,
 )
 
 
