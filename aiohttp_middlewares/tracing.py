@@ -134,6 +134,7 @@ not know QUERY, and its name is lost there.
 import logging
 import random
 import sys
+from collections.abc import ItemsView, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -144,7 +145,7 @@ from aiohttp_middlewares._core.grammar.authority import (
     DEFAULT_PORTS,
     parse_authority,
 )
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.outcome import Outcome, outcome_of
 from aiohttp_middlewares._core.requests import authority_text, lines, warn_once
@@ -179,6 +180,7 @@ __all__ = ("tracing_middleware",)
 
 #: For the sizes of bodies, in bytes: the conventions advise nothing.
 _SIZES = (0, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
+_SCHEME = "url.scheme"
 _OFFICIAL = "opentelemetry.instrumentation.aiohttp_server"
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -231,22 +233,25 @@ def tracing_middleware(
     async def tracing(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        if _KEY in request or telemetry.is_suppressed():
+        if stored(request, _KEY) or telemetry.is_suppressed():
             return await handler(request)
         if _OFFICIAL in sys.modules and _is_traced_otherwise(request):
             say_so()
             return await handler(request)
         request[_KEY] = True
         context = server.context_of(request)
-        # A shielded handler may begin when the client has left.
-        if telemetry.is_idle() or outcome_of(request).ended:
+        if telemetry.is_idle():
+            attach(context)
+            return await handler(request)
+        outcome = outcome_of(request)
+        if outcome.ended:  # a shielded handler, and the client has left
             attach(context)
             return await handler(request)
         if is_ignored is not None and is_ignored(request):
             attach(server.unsampled(context))
             return await handler(request)
         try:
-            traced = _Traced(server, request, context)
+            traced = _Traced(server, request, outcome, context)
         except Exception:
             # A sampler or a processor, which are not ours.
             logger.exception("A span could not be started")
@@ -271,21 +276,23 @@ def _is_traced_otherwise(request: web.Request) -> bool:
 
     It may stand further in, where it would not know of this one.
     """
-    return any(
-        getattr(each, "__module__", None) == _OFFICIAL
-        for app in request.match_info.apps
-        for each in app.middlewares
-    )
+    for app in request.match_info.apps:
+        for each in app.middlewares:
+            if getattr(each, "__module__", None) == _OFFICIAL:
+                return True
+    return False
 
 
 class _Headers:
     """How a propagator reads the headers of a request: a ``Getter``."""
 
     def get(self, carrier: web.Request, key: str) -> list[str] | None:
+        found = lines(carrier, key)
+        if not found:
+            return None
         # What names a trace is in ASCII. Some propagators raise at others,
         # some quote them in the log.
-        found = [line for line in lines(carrier, key) if line.isascii()]
-        return found or None
+        return [line for line in found if line.isascii()] or None
 
     def keys(self, carrier: web.Request) -> list[str]:
         return list(carrier.headers)
@@ -352,34 +359,37 @@ class _Server:
 class _Traced:
     """A request that is traced, until it is over."""
 
-    __slots__ = ("_active", "_error", "_request", "_server", "context", "span")
+    __slots__ = ("_error", "_labels", "_request", "_server", "context", "span")
 
     def __init__(
-        self, server: _Server, request: web.Request, context: Any
+        self,
+        server: _Server,
+        request: web.Request,
+        outcome: Outcome,
+        context: Any,
     ) -> None:
         self._server = server
         self._request: web.Request | None = request
         #: The name of what was raised, if anything was.
         self._error: str | None = None
-        outcome = outcome_of(request)
-        scheme = storable(request.scheme)
-        attributes, name = server.telemetry.method(request.method)
-        self._active = {METHOD: attributes[METHOD], "url.scheme": scheme}
+        telemetry = server.telemetry
+        method, name = telemetry.method(request.method)
         if outcome.route != UNMATCHED:
-            attributes[ROUTE] = outcome.route
             name = f"{name} {outcome.route}"
-        attributes.update(_asked(request, scheme))
-        if server.request_headers:
-            attributes.update(
-                headers_told(server.request_headers, request.headers)
-            )
-        self.span = server.telemetry.tracer.start_span(
-            name, context=context, kind=server.kind, attributes=attributes
+        self.span = telemetry.tracer.start_span(
+            name,
+            context=context,
+            kind=server.kind,
+            attributes=_Asked(server, request, method, outcome.route),
         )
-        self.context = server.telemetry.api.trace.set_span_in_context(
+        self.context = telemetry.api.trace.set_span_in_context(
             self.span, context
         )
-        server.active.add(1, self._active, self.context)
+        #: Those of the metrics, if there are any.
+        self._labels: dict[str, Any] | None = None
+        if telemetry.has_meters():
+            self._labels = {METHOD: method[METHOD], _SCHEME: _scheme(request)}
+            server.active.add(1, self._labels, self.context)
         outcome.observe(_KEY, self.end)
         on_failure(request, self.fail)
 
@@ -404,7 +414,6 @@ class _Traced:
     def end(self, outcome: Outcome) -> None:
         server, request = self._server, self._request
         self._request = None  # which refers to this
-        server.active.add(-1, self._active, self.context)
         told: dict[str, Any] = {}
         error = None
         if not outcome.is_sent or outcome.status >= 500:
@@ -415,8 +424,8 @@ class _Traced:
             told[STATUS] = outcome.status
         if error is not None:
             told[ERROR] = error
-        if request is not None:
-            self._measure(request, outcome, told)
+        if self._labels is not None and request is not None:
+            self._measure(self._labels, request, outcome, told)
         span = self.span
         if span.is_recording():
             span.set_attributes(told)
@@ -429,41 +438,88 @@ class _Traced:
         span.end()
 
     def _measure(
-        self, request: web.Request, outcome: Outcome, told: dict[str, Any]
+        self,
+        labels: dict[str, Any],
+        request: web.Request,
+        outcome: Outcome,
+        told: dict[str, Any],
     ) -> None:
-        server = self._server
-        labels = {**self._active, **told, **version_of(request.version)}
+        server, context = self._server, self.context
+        server.active.add(-1, labels, context)
+        labels = {**labels, **told, **version_of(request.version)}
         if outcome.route != UNMATCHED:
             labels[ROUTE] = outcome.route
-        server.duration.record(outcome.duration, labels, self.context)
-        server.response_size.record(outcome.size, labels, self.context)
+        server.duration.record(outcome.duration, labels, context)
+        server.response_size.record(outcome.size, labels, context)
         size = _size(request)
         if size is not None:
-            server.request_size.record(size, labels, self.context)
+            server.request_size.record(size, labels, context)
 
 
-def _asked(request: web.Request, scheme: str) -> dict[str, Any]:
-    """What a request asks for, and who."""
-    url = request.rel_url
-    told: dict[str, Any] = {
-        "url.scheme": scheme,
-        "url.path": storable(url.raw_path) or "/",
-        **version_of(request.version),
-    }
-    if query := url.raw_query_string:
-        told["url.query"] = redacted(query)
-    host, port = _authority(authority_text(request))
-    if host is not None:
-        told[SERVER] = host
-        port = port or DEFAULT_PORTS.get(scheme)
-        if port is not None:
-            told[PORT] = port
-    if request.remote:
-        told["client.address"] = storable(request.remote)
-    agent = request.headers.get(hdrs.USER_AGENT)
-    if agent is not None:
-        told["user_agent.original"] = storable(agent)
-    return told
+class _Asked(Mapping[str, Any]):
+    """What a request asks for, and who: put together when somebody looks.
+
+    For a span that is not sampled nobody does, or only such a sampler as asks
+    for it.
+    """
+
+    __slots__ = ("_request", "_server", "_told")
+
+    def __init__(
+        self,
+        server: _Server,
+        request: web.Request,
+        method: dict[str, Any],
+        route: str,
+    ) -> None:
+        self._server = server
+        self._request: web.Request | None = request
+        self._told = method
+        if route != UNMATCHED:
+            method[ROUTE] = route
+
+    def _all(self) -> dict[str, Any]:
+        request, told = self._request, self._told
+        if request is None:
+            return told
+        self._request = None
+        url = request.rel_url
+        headers = request.headers
+        told[_SCHEME] = scheme = _scheme(request)
+        told["url.path"] = storable(url.raw_path) or "/"
+        if query := url.raw_query_string:
+            told["url.query"] = redacted(query)
+        told.update(version_of(request.version))
+        host, port = _authority(authority_text(request))
+        if host is not None:
+            told[SERVER] = host
+            port = port or DEFAULT_PORTS.get(scheme)
+            if port is not None:
+                told[PORT] = port
+        if request.remote:
+            told["client.address"] = storable(request.remote)
+        agent = headers.get(hdrs.USER_AGENT)
+        if agent is not None:
+            told["user_agent.original"] = storable(agent)
+        if self._server.request_headers:
+            told.update(headers_told(self._server.request_headers, headers))
+        return told
+
+    def __getitem__(self, name: str) -> Any:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def items(self) -> ItemsView[str, Any]:
+        return self._all().items()
+
+
+def _scheme(request: web.Request) -> str:
+    return storable(request.scheme)
 
 
 @lru_cache(maxsize=256)  # a server has few names

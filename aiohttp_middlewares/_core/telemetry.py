@@ -80,8 +80,8 @@ class Telemetry:
             if value is not None and not isinstance(value, kind):
                 should = f"one of OpenTelemetry, a {kind.__name__}"
                 options.refuse(TypeError, f"{what} {option}", should, value)
-        self._providers = tracer_provider, meter_provider
-        self._is_idle = True
+        self._tracers, self._meters = tracer_provider, meter_provider
+        self._has_tracers = self._has_meters = False
         self.tracer = api.trace.get_tracer(
             name, None, tracer_provider, schema_url=SCHEMA
         )
@@ -110,12 +110,19 @@ class Telemetry:
 
     def is_idle(self) -> bool:
         """Whether there is no provider, as none was set so far."""
-        if self._is_idle:
-            tracers, meters = self._providers
-            self._is_idle = _does_nothing(
-                tracers or self.api.trace.get_tracer_provider()
-            ) and _does_nothing(meters or self.api.metrics.get_meter_provider())
-        return self._is_idle
+        return not (self.has_tracers() or self.has_meters())
+
+    def has_tracers(self) -> bool:
+        if not self._has_tracers:
+            provider = self._tracers or self.api.trace.get_tracer_provider()
+            self._has_tracers = not _does_nothing(provider)
+        return self._has_tracers
+
+    def has_meters(self) -> bool:
+        if not self._has_meters:
+            provider = self._meters or self.api.metrics.get_meter_provider()
+            self._has_meters = not _does_nothing(provider)
+        return self._has_meters
 
     def is_suppressed(self) -> bool:
         context = self.api.context.get_current()
