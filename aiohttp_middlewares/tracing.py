@@ -147,9 +147,9 @@ from aiohttp_middlewares._core.grammar.authority import (
 )
 from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware
-from aiohttp_middlewares._core.outcome import Outcome, outcome_of
+from aiohttp_middlewares._core.outcome import Outcome, is_over, outcome_of
 from aiohttp_middlewares._core.requests import authority_text, lines, warn_once
-from aiohttp_middlewares._core.routes import UNMATCHED
+from aiohttp_middlewares._core.routes import UNMATCHED, route_of
 from aiohttp_middlewares._core.statuses import is_http
 from aiohttp_middlewares._core.telemetry import (
     ERROR,
@@ -158,6 +158,7 @@ from aiohttp_middlewares._core.telemetry import (
     ROUTE,
     SERVER,
     STATUS,
+    VERSION,
     Captured,
     MeterProvider,
     Telemetry,
@@ -240,25 +241,26 @@ def tracing_middleware(
             return await handler(request)
         request[_KEY] = True
         context = server.context_of(request)
-        if telemetry.is_idle():
-            attach(context)
-            return await handler(request)
-        outcome = outcome_of(request)
-        if outcome.ended:  # a shielded handler, and the client has left
+        # A shielded handler may begin when the client has left.
+        if telemetry.is_idle() or is_over(request):
             attach(context)
             return await handler(request)
         if is_ignored is not None and is_ignored(request):
             attach(server.unsampled(context))
             return await handler(request)
+        traced = None
         try:
-            traced = _Traced(server, request, outcome, context)
+            span, context = server.start_span(request, context)
+            if telemetry.has_meters() or span.is_recording():
+                traced = _Traced(server, request, span, context)
         except Exception:
             # A sampler or a processor, which are not ours.
             logger.exception("A span could not be started")
-            return await handler(request)
         # It stays: each request has a context of its own, and what is logged
         # for it in the end belongs to it as well.
-        attach(traced.context)
+        attach(context)
+        if traced is None:
+            return await handler(request)
         try:
             return await handler(request)
         except Exception as exc:
@@ -355,42 +357,55 @@ class _Server:
             trace.NonRecordingSpan(parent), context
         )
 
+    def start_span(self, request: web.Request, context: Any) -> Any:
+        """The span of a request, and the context in which it is the current."""
+        telemetry = self.telemetry
+        route = route_of(request)
+        told, name = telemetry.method(request.method)
+        if route != UNMATCHED:
+            told[ROUTE] = route
+            name = f"{name} {route}"
+        span = telemetry.tracer.start_span(
+            name,
+            context=context,
+            kind=self.kind,
+            attributes=_Asked(told, request, self.request_headers),
+        )
+        return span, telemetry.api.trace.set_span_in_context(span, context)
+
 
 class _Traced:
     """A request that is traced, until it is over."""
 
-    __slots__ = ("_error", "_labels", "_request", "_server", "context", "span")
+    __slots__ = (
+        "_context",
+        "_error",
+        "_labels",
+        "_request",
+        "_server",
+        "_span",
+    )
 
     def __init__(
         self,
         server: _Server,
         request: web.Request,
-        outcome: Outcome,
+        span: Any,
         context: Any,
     ) -> None:
         self._server = server
         self._request: web.Request | None = request
+        self._span = span
+        self._context = context
         #: The name of what was raised, if anything was.
         self._error: str | None = None
-        telemetry = server.telemetry
-        method, name = telemetry.method(request.method)
-        if outcome.route != UNMATCHED:
-            name = f"{name} {outcome.route}"
-        self.span = telemetry.tracer.start_span(
-            name,
-            context=context,
-            kind=server.kind,
-            attributes=_Asked(server, request, method, outcome.route),
-        )
-        self.context = telemetry.api.trace.set_span_in_context(
-            self.span, context
-        )
         #: Those of the metrics, if there are any.
         self._labels: dict[str, Any] | None = None
-        if telemetry.has_meters():
+        if server.telemetry.has_meters():
+            method, _ = server.telemetry.method(request.method)
             self._labels = {METHOD: method[METHOD], _SCHEME: _scheme(request)}
-            server.active.add(1, self._labels, self.context)
-        outcome.observe(_KEY, self.end)
+            server.active.add(1, self._labels, context)
+        outcome_of(request).observe(_KEY, self.end)
         on_failure(request, self.fail)
 
     def passes(self, request: web.Request, exc: Exception) -> None:
@@ -405,9 +420,9 @@ class _Traced:
         if self._error is not None:
             return
         self._error = type(exc).__qualname__
-        if self.span.is_recording():
+        if self._span.is_recording():
             try:
-                self.span.add_event("exception", exception_told(exc))
+                self._span.add_event("exception", exception_told(exc))
             except Exception:
                 logger.exception("An exception could not be recorded")
 
@@ -426,7 +441,7 @@ class _Traced:
             told[ERROR] = error
         if self._labels is not None and request is not None:
             self._measure(self._labels, request, outcome, told)
-        span = self.span
+        span = self._span
         if span.is_recording():
             span.set_attributes(told)
             if server.response_headers and outcome.headers is not None:
@@ -444,9 +459,12 @@ class _Traced:
         outcome: Outcome,
         told: dict[str, Any],
     ) -> None:
-        server, context = self._server, self.context
+        server, context = self._server, self._context
         server.active.add(-1, labels, context)
-        labels = {**labels, **told, **version_of(request.version)}
+        labels = {**labels, **told}
+        version = version_of(request.version)
+        if version is not None:
+            labels[VERSION] = version
         if outcome.route != UNMATCHED:
             labels[ROUTE] = outcome.route
         server.duration.record(outcome.duration, labels, context)
@@ -463,20 +481,14 @@ class _Asked(Mapping[str, Any]):
     for it.
     """
 
-    __slots__ = ("_request", "_server", "_told")
+    __slots__ = ("_headers", "_request", "_told")
 
     def __init__(
-        self,
-        server: _Server,
-        request: web.Request,
-        method: dict[str, Any],
-        route: str,
+        self, told: dict[str, Any], request: web.Request, headers: Captured
     ) -> None:
-        self._server = server
+        self._told = told
         self._request: web.Request | None = request
-        self._told = method
-        if route != UNMATCHED:
-            method[ROUTE] = route
+        self._headers = headers
 
     def _all(self) -> dict[str, Any]:
         request, told = self._request, self._told
@@ -489,7 +501,9 @@ class _Asked(Mapping[str, Any]):
         told["url.path"] = storable(url.raw_path) or "/"
         if query := url.raw_query_string:
             told["url.query"] = redacted(query)
-        told.update(version_of(request.version))
+        version = version_of(request.version)
+        if version is not None:
+            told[VERSION] = version
         host, port = _authority(authority_text(request))
         if host is not None:
             told[SERVER] = host
@@ -501,8 +515,8 @@ class _Asked(Mapping[str, Any]):
         agent = headers.get(hdrs.USER_AGENT)
         if agent is not None:
             told["user_agent.original"] = storable(agent)
-        if self._server.request_headers:
-            told.update(headers_told(self._server.request_headers, headers))
+        if self._headers:
+            told.update(headers_told(self._headers, headers))
         return told
 
     def __getitem__(self, name: str) -> Any:

@@ -38,10 +38,7 @@ PORT = "server.port"
 VERSION = "network.protocol.version"
 
 #: A client may claim any version, of which there would be a series each.
-_VERSIONS: dict[Any, dict[str, str]] = {
-    HttpVersion10: {VERSION: "1.0"},
-    HttpVersion11: {VERSION: "1.1"},
-}
+_VERSIONS: dict[Any, str] = {HttpVersion10: "1.0", HttpVersion11: "1.1"}
 _KNOWN_METHODS = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS"
 
 
@@ -181,9 +178,9 @@ def _does_nothing(provider: object) -> bool:
     )
 
 
-def version_of(version: Any) -> dict[str, str]:
+def version_of(version: Any) -> str | None:
     """That of HTTP, if it is one of those that there are."""
-    return _VERSIONS.get(version, {})
+    return _VERSIONS.get(version)
 
 
 def storable(text: str) -> str:

@@ -99,6 +99,7 @@ from aiohttp_middlewares._core.telemetry import (
     REDACTED,
     SERVER,
     STATUS,
+    VERSION,
     Captured,
     MeterProvider,
     Telemetry,
@@ -362,7 +363,9 @@ class _Traced:
             told[ERROR] = name = error_name(req, error)
             failed = name != asyncio.CancelledError.__name__
         elif response is not None:
-            told.update(version_of(response.version))
+            version = version_of(response.version)
+            if version is not None:
+                told[VERSION] = version
             told[STATUS] = status = response.status
             if failed := status >= 400:
                 told[ERROR] = str(status)

@@ -56,10 +56,13 @@ def strike_out(query: str, mark: str, *, show: bool) -> str:
     With ``show`` only what may be secret is struck out: the value of a secret
     name, what has no name, and what has parameters of its own.
     """
-    parts = re.split("([&;])", query)
+    parts = _SEPARATOR.split(query)
     # Every other one is a separator.
     parts[::2] = [part and _strike_out(part, mark, show) for part in parts[::2]]
     return "".join(parts)
+
+
+_SEPARATOR = re.compile("([&;])")
 
 
 def _strike_out(part: str, mark: str, show: bool) -> str:
@@ -69,7 +72,7 @@ def _strike_out(part: str, mark: str, show: bool) -> str:
     if (
         show
         and not is_secret(unquote_plus(name))
-        and not _NESTED.search(unquote_plus(value))
+        and (value.isalnum() or not _NESTED.search(unquote_plus(value)))
     ):
         return part
     return f"{name}={mark}"
