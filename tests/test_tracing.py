@@ -30,7 +30,12 @@ from opentelemetry.instrumentation.aiohttp_server import (
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import SpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    Decision,
+    Sampler,
+    SamplingResult,
+)
 from opentelemetry.shim.opentracing_shim import create_tracer
 from opentelemetry.trace import SpanKind, StatusCode
 from telemetry import (
@@ -1040,8 +1045,15 @@ async def asks(request):
     async with request.app["client"].get("/shows") as response:
         return web.json_response(await response.json())
 
+async def sets(request):
+    metrics.set_meter_provider(told.meters)
+    return web.Response()
+
+told = Told()
+
 async def main():
     app = web.Application(middlewares=[tracing_middleware()])
+    app.router.add_get("/sets", sets)
     app.router.add_get("/shows", shows)
     app.router.add_get("/asks", asks)
     server = TestServer(app)
@@ -1057,14 +1069,16 @@ async def main():
         assert sent["baggage"] == "a=b", sent
         response = await client.get("/asks")
         assert "traceparent" not in await response.json()
-        told = Told()
         trace.set_tracer_provider(told.tracers)
-        metrics.set_meter_provider(told.meters)
+        await client.get("/sets", middlewares=())
         await client.get("/asks", middlewares=())
         await asyncio.sleep(0)
         assert [span.name for span in told.spans] == [
-            "GET /shows", "GET", "GET /asks"
+            "GET /sets", "GET /shows", "GET", "GET /asks"
         ], told.spans
+        # The request that was there before is counted neither up nor down.
+        (active,) = told.points("http.server.active_requests")
+        assert active.value == 0, active
         assert len(told.points("http.server.request.duration")) == 2
         assert len(told.points("http.client.request.duration")) == 1
 
@@ -1109,6 +1123,73 @@ async def test_what_is_not_sampled_is_measured_all_the_same() -> None:
     (point,) = told.points(DURATION)
     assert point.attributes["error.type"] == "Failed"
     assert [active.value for active in told.points(ACTIVE)] == [0]
+
+
+class Curious(Sampler):
+    """Keeps the attributes that it is asked by, and drops every span."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def should_sample(
+        self,
+        parent_context: Any,
+        trace_id: int,
+        name: str,
+        kind: Any = None,
+        attributes: Any = None,
+        links: Any = None,
+    ) -> SamplingResult:
+        self.asked.append(attributes)
+        return SamplingResult(Decision.DROP)
+
+    def get_description(self) -> str:
+        return "Curious"
+
+
+async def test_sampler_may_ask_for_all_that_is_known_at_the_start() -> None:
+    sampler = Curious()
+    told = Told(sampler=sampler)
+    async with serving(
+        tracing_middleware(
+            tracer_provider=told.tracers, capture_request_headers=["Accept"]
+        )
+    ) as site:
+        connection = await site.connect()
+        sent = "User-Agent: curl/8\r\nAccept: */*\r\n"
+        connection.send("GET /returned?q=1", fields=sent)
+        await connection.answer()
+        (attributes,) = sampler.asked
+        assert attributes["url.path"] == "/returned"
+        assert len(attributes) == 11
+        assert dict(attributes) == dict(attributes.items())
+        assert dict(attributes) == {
+            "http.request.method": "GET",
+            "http.route": "/returned",
+            "url.scheme": "http",
+            "url.path": "/returned",
+            "url.query": "q=1",
+            "network.protocol.version": "1.1",
+            "server.address": "a.example",
+            "server.port": 80,
+            "client.address": "127.0.0.1",
+            "user_agent.original": "curl/8",
+            "http.request.header.accept": ["*/*"],
+        }
+        connection.leave()
+    assert told.spans == []
+
+
+async def test_trace_goes_on_where_a_span_cannot_be_started() -> None:
+    told = Told()
+    told.tracers.add_span_processor(Broken("start"))
+    async with serving(
+        tracing_middleware(**told.providers), routes={"/shows": shows}
+    ) as site:
+        answer = await ask(
+            site, "GET /shows", f"traceparent: {TRACEPARENT}\r\n"
+        )
+    assert answer.rest.decode() == f"{TRACE} {SPAN}"
 
 
 class Broken(SpanProcessor):
