@@ -133,6 +133,7 @@ not know QUERY, and its name is lost there.
 
 import logging
 import random
+import re
 import sys
 from collections.abc import ItemsView, Iterator, Mapping
 from functools import lru_cache
@@ -145,6 +146,7 @@ from aiohttp_middlewares._core.grammar.authority import (
     DEFAULT_PORTS,
     parse_authority,
 )
+from aiohttp_middlewares._core.grammar.fields import TOKEN
 from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.outcome import Outcome, is_over, outcome_of
@@ -294,10 +296,47 @@ class _Headers:
             return None
         # What names a trace is in ASCII. Some propagators raise at others,
         # some quote them in the log.
-        return [line for line in found if line.isascii()] or None
+        found = [line for line in found if line.isascii()]
+        if key == "baggage":
+            found = [_members(line) for line in found]
+        elif key == "tracestate" and not all(map(_is_state, found)):
+            return None
+        return found or None
 
     def keys(self, carrier: web.Request) -> list[str]:
         return list(carrier.headers)
+
+
+def _members(baggage: str) -> str:
+    """The members of a baggage that OpenTelemetry takes.
+
+    It quotes the others in the log, one by one. And it looks for the commas in
+    a time that grows with the square of a run of blanks.
+    """
+    members = (" ".join(member.split()) for member in baggage.split(","))
+    return ",".join(
+        member
+        for member in members
+        if len(member) <= _LONGEST_MEMBER and _MEMBER.fullmatch(member)
+    )
+
+
+def _is_state(tracestate: str) -> bool:
+    """Whether OpenTelemetry takes it, or drops all and quotes it in the log."""
+    members = (member.strip(" \t") for member in tracestate.split(","))
+    return all(not member or _STATE.fullmatch(member) for member in members)
+
+
+#: W3C Baggage 3.3.1, and as much as OpenTelemetry takes of it.
+_LONGEST_MEMBER = 4096
+_NAME, _TEXT = rf" ?{TOKEN.pattern} ?", r" ?[!#-+\--:<-\[\]-~]* ?"
+_MEMBER = re.compile(f"{_NAME}={_TEXT}(?:;{_NAME}(?:={_TEXT})?)*")
+#: W3C Trace Context 3.3.1.3.
+_STATE = re.compile(
+    r"(?:[a-z][_0-9a-z*/-]{0,255}"
+    r"|[a-z0-9][_0-9a-z*/-]{0,240}@[a-z][_0-9a-z*/-]{0,13})"
+    r"=[ -+\--<>-~]{0,255}[!-+\--<>-~]"
+)
 
 
 class _Server:

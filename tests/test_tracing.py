@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from live import Live, eventually, live, soon
 from opentelemetry import baggage, propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.aiohttp_server import (
     AioHttpServerInstrumentor,
     create_aiohttp_middleware,
@@ -1369,6 +1370,76 @@ async def test_baggage_that_cannot_be_read_does_not_break_the_trace(
         await eventually(lambda: told.spans)
     assert trace_of(told.spans[0]) == TRACE
     assert [r for r in caplog.records if r.name.startswith("opentel")] == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ('baggage: a=1,nonsense,b="2",c(=3,,d=4', {"a": "1", "d": "4"}),
+        (f"baggage: a=1,b={'x' * 5000}", {"a": "1"}),
+        ("tracestate: v=1,NONSENSE=1", {}),
+    ],
+)
+async def test_what_is_malformed_is_not_quoted_in_the_log(
+    sent: str, kept: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(dict(baggage.get_all()))
+        return web.Response()
+
+    told = Told()
+    async with serving(
+        tracing_middleware(**told.providers), routes={"/": handler}
+    ) as site:
+        await ask(site, "GET /", f"traceparent: {TRACEPARENT}\r\n{sent}\r\n")
+        await eventually(lambda: told.spans)
+    assert trace_of(told.spans[0]) == TRACE
+    assert seen == [kept]
+    assert [r for r in caplog.records if r.name.startswith("opentel")] == []
+
+
+class Reader(TextMapPropagator):
+    """Reads two fields, and that is all."""
+
+    def __init__(self) -> None:
+        self.read: list[Any] = []
+
+    def extract(
+        self, carrier: Any, context: Any = None, getter: Any = None
+    ) -> Any:
+        names = ("baggage", "tracestate")
+        self.read = [getter.get(carrier, name) for name in names]
+        return Context()
+
+    def inject(
+        self, carrier: Any, context: Any = None, setter: Any = None
+    ) -> None: ...
+
+    @property
+    def fields(self) -> set[str]:
+        return set()
+
+
+async def test_no_run_of_blanks_in_a_baggage_is_searched_again_and_again() -> (
+    None
+):
+    usual = propagate.get_global_textmap()
+    propagate.set_global_textmap(reader := Reader())
+    blanks = " \t" * 1000
+    try:
+        async with serving(tracing_middleware(**Told().providers)) as site:
+            await ask(
+                site,
+                "GET /returned",
+                f"baggage: a=1{blanks},b{blanks}={blanks}2{blanks};c\r\n"
+                "tracestate: a=1 \t, b=2  3 ,,c@d=;\r\n",
+            )
+    finally:
+        propagate.set_global_textmap(usual)
+    # What stands in a trace state belongs to others, and is left alone.
+    assert reader.read == [["a=1,b = 2 ;c"], ["a=1 \t, b=2  3 ,,c@d=;"]]
 
 
 class Odd(TextMapPropagator):
