@@ -1461,6 +1461,7 @@ class Odd(TextMapPropagator):
         if self.sends is None:
             raise ZeroDivisionError
         carrier["X-Odd"] = self.sends
+        carrier[f"X-{self.sends}"] = "1"  # as Jaeger's
 
     @property
     def fields(self) -> set[str]:
@@ -1469,7 +1470,13 @@ class Odd(TextMapPropagator):
 
 @pytest.mark.parametrize(
     ("sends", "sent"),
-    [(None, None), ("a\r\nb: c", None), ("\udcff", None), ("fine", "fine")],
+    [
+        (None, None),
+        ("a\r\nb: c", None),
+        ("a b: c", "a b: c"),
+        ("\udcff", None),
+        ("fine", "fine"),
+    ],
 )
 async def test_propagator_that_fails_harms_nobody(
     sends: str | None, sent: str | None

@@ -91,6 +91,7 @@ from aiohttp import (
 )
 from yarl import URL
 
+from aiohttp_middlewares._core.grammar.fields import TOKEN
 from aiohttp_middlewares._core.requests import warn_once
 from aiohttp_middlewares._core.telemetry import (
     ERROR,
@@ -294,8 +295,10 @@ class _Client:
         return {
             name: value
             for name, value in found.items()
-            # What is in a baggage came from others, and may be anything.
+            # What is in a baggage came from others, and may be anything. Some
+            # propagators make names of it.
             if name.lower() not in there
+            and TOKEN.fullmatch(name)
             and value.isascii()
             and value.isprintable()
         }
