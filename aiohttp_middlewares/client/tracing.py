@@ -82,6 +82,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from weakref import ref
 
 from aiohttp import (
     ClientHandlerType,
@@ -175,7 +176,7 @@ def tracing_middleware(
         req: ClientRequest, handler: ClientHandlerType
     ) -> ClientResponse:
         context = get_current()
-        if telemetry.is_suppressed() or context.get(_KEY) is req:
+        if telemetry.is_suppressed() or _is_traced(req, context):
             return await handler(req)
         if _OFFICIAL in sys.modules and _is_traced_otherwise(req):
             say_so()
@@ -206,8 +207,14 @@ def tracing_middleware(
     return tracing
 
 
-#: In the context: the request for which there is a span.
+#: In the context: the request for which there is a span. A reference that is
+#: weak, as a connection that is made meanwhile keeps the context.
 _KEY = "aiohttp_middlewares.client.tracing"
+
+
+def _is_traced(req: ClientRequest, context: Mapping[str, Any]) -> bool:
+    traced: Any = context.get(_KEY)
+    return traced is not None and traced() is req
 
 
 def _is_traced_otherwise(req: ClientRequest) -> bool:
@@ -336,7 +343,7 @@ class _Traced:
         )
         api = client.telemetry.api
         self.context = api.trace.set_span_in_context(
-            self.span, api.context.set_value(_KEY, req, context)
+            self.span, api.context.set_value(_KEY, ref(req), context)
         )
         self._start = time.perf_counter()
 
