@@ -1140,6 +1140,7 @@ class Curious(Sampler):
         kind: Any = None,
         attributes: Any = None,
         links: Any = None,
+        trace_state: Any = None,
     ) -> SamplingResult:
         self.asked.append(attributes)
         return SamplingResult(Decision.DROP)
