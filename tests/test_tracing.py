@@ -325,6 +325,28 @@ async def test_exception_that_quotes_what_came_can_be_exported() -> None:
         str(value).encode()
 
 
+async def test_exception_without_a_text_is_recorded_all_the_same() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    async def handler(request: web.Request) -> web.Response:
+        raise Mute
+
+    told = Told()
+    async with serving(
+        tracing_middleware(**told.providers),
+        error_middleware(),
+        routes={"/": handler},
+    ) as site:
+        assert (await ask(site, "GET /")).status == 500
+        await eventually(lambda: told.spans)
+    (event,) = told.spans[0].events
+    assert event.attributes is not None
+    assert event.attributes["exception.message"] == ""
+    assert "Mute" in str(event.attributes["exception.type"])
+
+
 async def test_answer_of_503_is_an_error_without_an_exception() -> None:
     async def raises(request: web.Request) -> web.Response:
         raise web.HTTPServiceUnavailable

@@ -209,10 +209,14 @@ def headers_told(names: Captured, headers: Any) -> dict[str, list[str]]:
 def exception_told(exc: Exception) -> dict[str, str]:
     """An event of the conventions, of which nothing fails in an exporter."""
     kind = type(exc)
+    try:
+        message = storable(str(exc))
+    except Exception:
+        message = ""
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return {
         "exception.type": f"{module}{kind.__qualname__}",
-        "exception.message": storable(str(exc)),
+        "exception.message": message,
         "exception.stacktrace": storable(
             "".join(traceback.format_exception(exc))
         ),

@@ -71,11 +71,16 @@ def _strike_out(part: str, mark: str, show: bool) -> str:
         return mark  # it may as well be a value
     if (
         show
-        and not is_secret(unquote_plus(name))
-        and (value.isalnum() or not _NESTED.search(unquote_plus(value)))
+        and not is_secret(_decoded(name))
+        and not _NESTED.search(_decoded(value))
     ):
         return part
     return f"{name}={mark}"
+
+
+def _decoded(text: str) -> str:
+    # As nearly always there is nothing to decode.
+    return unquote_plus(text) if "%" in text or "+" in text else text
 
 
 # A URL, a query, or something that was encoded twice.
