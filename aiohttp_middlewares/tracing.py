@@ -68,11 +68,11 @@ has answered. Where the client left before the answer was out, there is no
 status code, ``error.type`` is ``499``, and the status stays unset.
 
 It continues the trace that the request names by the global propagator, which
-is by default ``traceparent`` and ``baggage``. It is the current span in the
-handler, in all that stands further in, and in what is logged for the request
-until it is over, aiohttp's access log included. It ends when the last byte of
-the answer is out, that of a stream or a WebSocket too, or when the client has
-left.
+is by default ``traceparent`` and ``baggage``; what is malformed in these is
+left out. It is the current span in the handler, in all that stands further in,
+and in what is logged for the request until it is over, aiohttp's access log
+included. It ends when the last byte of the answer is out, that of a stream or
+a WebSocket too, or when the client has left.
 
 The metrics are ``http.server.request.duration`` and
 ``http.server.active_requests``, and the sizes of bodies on the wire,
