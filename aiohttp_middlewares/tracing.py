@@ -68,11 +68,11 @@ has answered. Where the client left before the answer was out, there is no
 status code, ``error.type`` is ``499``, and the status stays unset.
 
 It continues the trace that the request names by the global propagator, which
-is by default ``traceparent`` and ``baggage``. It is the current span in the
-handler, in all that stands further in, and in what is logged for the request
-until it is over, aiohttp's access log included. It ends when the last byte of
-the answer is out, that of a stream or a WebSocket too, or when the client has
-left.
+is by default ``traceparent`` and ``baggage``; what is malformed in these is
+left out. It is the current span in the handler, in all that stands further in,
+and in what is logged for the request until it is over, aiohttp's access log
+included. It ends when the last byte of the answer is out, that of a stream or
+a WebSocket too, or when the client has left.
 
 The metrics are ``http.server.request.duration`` and
 ``http.server.active_requests``, and the sizes of bodies on the wire,
@@ -133,7 +133,9 @@ not know QUERY, and its name is lost there.
 
 import logging
 import random
+import re
 import sys
+from collections.abc import ItemsView, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -144,11 +146,12 @@ from aiohttp_middlewares._core.grammar.authority import (
     DEFAULT_PORTS,
     parse_authority,
 )
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.grammar.fields import TOKEN
+from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware
-from aiohttp_middlewares._core.outcome import Outcome, outcome_of
+from aiohttp_middlewares._core.outcome import Outcome, is_over, outcome_of
 from aiohttp_middlewares._core.requests import authority_text, lines, warn_once
-from aiohttp_middlewares._core.routes import UNMATCHED
+from aiohttp_middlewares._core.routes import UNMATCHED, route_of
 from aiohttp_middlewares._core.statuses import is_http
 from aiohttp_middlewares._core.telemetry import (
     ERROR,
@@ -157,6 +160,7 @@ from aiohttp_middlewares._core.telemetry import (
     ROUTE,
     SERVER,
     STATUS,
+    VERSION,
     Captured,
     MeterProvider,
     Telemetry,
@@ -179,6 +183,7 @@ __all__ = ("tracing_middleware",)
 
 #: For the sizes of bodies, in bytes: the conventions advise nothing.
 _SIZES = (0, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
+_SCHEME = "url.scheme"
 _OFFICIAL = "opentelemetry.instrumentation.aiohttp_server"
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -231,7 +236,7 @@ def tracing_middleware(
     async def tracing(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        if _KEY in request or telemetry.is_suppressed():
+        if stored(request, _KEY) or telemetry.is_suppressed():
             return await handler(request)
         if _OFFICIAL in sys.modules and _is_traced_otherwise(request):
             say_so()
@@ -239,21 +244,25 @@ def tracing_middleware(
         request[_KEY] = True
         context = server.context_of(request)
         # A shielded handler may begin when the client has left.
-        if telemetry.is_idle() or outcome_of(request).ended:
+        if telemetry.is_idle() or is_over(request):
             attach(context)
             return await handler(request)
         if is_ignored is not None and is_ignored(request):
             attach(server.unsampled(context))
             return await handler(request)
+        traced = None
         try:
-            traced = _Traced(server, request, context)
+            span, context = server.start_span(request, context)
+            if telemetry.has_meters() or span.is_recording():
+                traced = _Traced(server, request, span, context)
         except Exception:
             # A sampler or a processor, which are not ours.
             logger.exception("A span could not be started")
-            return await handler(request)
         # It stays: each request has a context of its own, and what is logged
         # for it in the end belongs to it as well.
-        attach(traced.context)
+        attach(context)
+        if traced is None:
+            return await handler(request)
         try:
             return await handler(request)
         except Exception as exc:
@@ -271,24 +280,63 @@ def _is_traced_otherwise(request: web.Request) -> bool:
 
     It may stand further in, where it would not know of this one.
     """
-    return any(
-        getattr(each, "__module__", None) == _OFFICIAL
-        for app in request.match_info.apps
-        for each in app.middlewares
-    )
+    for app in request.match_info.apps:
+        for each in app.middlewares:
+            if getattr(each, "__module__", None) == _OFFICIAL:
+                return True
+    return False
 
 
 class _Headers:
     """How a propagator reads the headers of a request: a ``Getter``."""
 
     def get(self, carrier: web.Request, key: str) -> list[str] | None:
+        found = lines(carrier, key)
+        if not found:
+            return None
         # What names a trace is in ASCII. Some propagators raise at others,
         # some quote them in the log.
-        found = [line for line in lines(carrier, key) if line.isascii()]
+        found = [line for line in found if line.isascii()]
+        if key == "baggage":
+            found = [_members(line) for line in found]
+        elif key == "tracestate" and not all(map(_is_state, found)):
+            return None
         return found or None
 
     def keys(self, carrier: web.Request) -> list[str]:
         return list(carrier.headers)
+
+
+def _members(baggage: str) -> str:
+    """The members of a baggage that OpenTelemetry takes.
+
+    It quotes the others in the log, one by one. And it looks for the commas in
+    a time that grows with the square of a run of blanks.
+    """
+    members = (" ".join(member.split()) for member in baggage.split(","))
+    return ",".join(
+        member
+        for member in members
+        if len(member) <= _LONGEST_MEMBER and _MEMBER.fullmatch(member)
+    )
+
+
+def _is_state(tracestate: str) -> bool:
+    """Whether OpenTelemetry takes it, or drops all and quotes it in the log."""
+    members = (member.strip(" \t") for member in tracestate.split(","))
+    return all(not member or _STATE.fullmatch(member) for member in members)
+
+
+#: W3C Baggage 3.3.1, and as much as OpenTelemetry takes of it.
+_LONGEST_MEMBER = 4096
+_NAME, _TEXT = rf" ?{TOKEN.pattern} ?", r" ?[!#-+\--:<-\[\]-~]* ?"
+_MEMBER = re.compile(f"{_NAME}={_TEXT}(?:;{_NAME}(?:={_TEXT})?)*")
+#: W3C Trace Context 3.3.1.3.
+_STATE = re.compile(
+    r"(?:[a-z][_0-9a-z*/-]{0,255}"
+    r"|[a-z0-9][_0-9a-z*/-]{0,240}@[a-z][_0-9a-z*/-]{0,13})"
+    r"=[ -+\--<>-~]{0,255}[!-+\--<>-~]"
+)
 
 
 class _Server:
@@ -348,39 +396,55 @@ class _Server:
             trace.NonRecordingSpan(parent), context
         )
 
+    def start_span(self, request: web.Request, context: Any) -> Any:
+        """The span of a request, and the context in which it is the current."""
+        telemetry = self.telemetry
+        route = route_of(request)
+        told, name = telemetry.method(request.method)
+        if route != UNMATCHED:
+            told[ROUTE] = route
+            name = f"{name} {route}"
+        span = telemetry.tracer.start_span(
+            name,
+            context=context,
+            kind=self.kind,
+            attributes=_Asked(told, request, self.request_headers),
+        )
+        return span, telemetry.api.trace.set_span_in_context(span, context)
+
 
 class _Traced:
     """A request that is traced, until it is over."""
 
-    __slots__ = ("_active", "_error", "_request", "_server", "context", "span")
+    __slots__ = (
+        "_context",
+        "_error",
+        "_labels",
+        "_request",
+        "_server",
+        "_span",
+    )
 
     def __init__(
-        self, server: _Server, request: web.Request, context: Any
+        self,
+        server: _Server,
+        request: web.Request,
+        span: Any,
+        context: Any,
     ) -> None:
         self._server = server
         self._request: web.Request | None = request
+        self._span = span
+        self._context = context
         #: The name of what was raised, if anything was.
         self._error: str | None = None
-        outcome = outcome_of(request)
-        scheme = storable(request.scheme)
-        attributes, name = server.telemetry.method(request.method)
-        self._active = {METHOD: attributes[METHOD], "url.scheme": scheme}
-        if outcome.route != UNMATCHED:
-            attributes[ROUTE] = outcome.route
-            name = f"{name} {outcome.route}"
-        attributes.update(_asked(request, scheme))
-        if server.request_headers:
-            attributes.update(
-                headers_told(server.request_headers, request.headers)
-            )
-        self.span = server.telemetry.tracer.start_span(
-            name, context=context, kind=server.kind, attributes=attributes
-        )
-        self.context = server.telemetry.api.trace.set_span_in_context(
-            self.span, context
-        )
-        server.active.add(1, self._active, self.context)
-        outcome.observe(_KEY, self.end)
+        #: Those of the metrics, if there are any.
+        self._labels: dict[str, Any] | None = None
+        if server.telemetry.has_meters():
+            method, _ = server.telemetry.method(request.method)
+            self._labels = {METHOD: method[METHOD], _SCHEME: _scheme(request)}
+            server.active.add(1, self._labels, context)
+        outcome_of(request).observe(_KEY, self.end)
         on_failure(request, self.fail)
 
     def passes(self, request: web.Request, exc: Exception) -> None:
@@ -395,16 +459,15 @@ class _Traced:
         if self._error is not None:
             return
         self._error = type(exc).__qualname__
-        if self.span.is_recording():
+        if self._span.is_recording():
             try:
-                self.span.add_event("exception", exception_told(exc))
+                self._span.add_event("exception", exception_told(exc))
             except Exception:
                 logger.exception("An exception could not be recorded")
 
     def end(self, outcome: Outcome) -> None:
         server, request = self._server, self._request
         self._request = None  # which refers to this
-        server.active.add(-1, self._active, self.context)
         told: dict[str, Any] = {}
         error = None
         if not outcome.is_sent or outcome.status >= 500:
@@ -415,9 +478,9 @@ class _Traced:
             told[STATUS] = outcome.status
         if error is not None:
             told[ERROR] = error
-        if request is not None:
-            self._measure(request, outcome, told)
-        span = self.span
+        if self._labels is not None and request is not None:
+            self._measure(self._labels, request, outcome, told)
+        span = self._span
         if span.is_recording():
             span.set_attributes(told)
             if server.response_headers and outcome.headers is not None:
@@ -429,41 +492,87 @@ class _Traced:
         span.end()
 
     def _measure(
-        self, request: web.Request, outcome: Outcome, told: dict[str, Any]
+        self,
+        labels: dict[str, Any],
+        request: web.Request,
+        outcome: Outcome,
+        told: dict[str, Any],
     ) -> None:
-        server = self._server
-        labels = {**self._active, **told, **version_of(request.version)}
+        server, context = self._server, self._context
+        server.active.add(-1, labels, context)
+        labels = {**labels, **told}
+        version = version_of(request.version)
+        if version is not None:
+            labels[VERSION] = version
         if outcome.route != UNMATCHED:
             labels[ROUTE] = outcome.route
-        server.duration.record(outcome.duration, labels, self.context)
-        server.response_size.record(outcome.size, labels, self.context)
+        server.duration.record(outcome.duration, labels, context)
+        server.response_size.record(outcome.size, labels, context)
         size = _size(request)
         if size is not None:
-            server.request_size.record(size, labels, self.context)
+            server.request_size.record(size, labels, context)
 
 
-def _asked(request: web.Request, scheme: str) -> dict[str, Any]:
-    """What a request asks for, and who."""
-    url = request.rel_url
-    told: dict[str, Any] = {
-        "url.scheme": scheme,
-        "url.path": storable(url.raw_path) or "/",
-        **version_of(request.version),
-    }
-    if query := url.raw_query_string:
-        told["url.query"] = redacted(query)
-    host, port = _authority(authority_text(request))
-    if host is not None:
-        told[SERVER] = host
-        port = port or DEFAULT_PORTS.get(scheme)
-        if port is not None:
-            told[PORT] = port
-    if request.remote:
-        told["client.address"] = storable(request.remote)
-    agent = request.headers.get(hdrs.USER_AGENT)
-    if agent is not None:
-        told["user_agent.original"] = storable(agent)
-    return told
+class _Asked(Mapping[str, Any]):
+    """What a request asks for, and who: put together when somebody looks.
+
+    For a span that is not sampled nobody does, or only such a sampler as asks
+    for it.
+    """
+
+    __slots__ = ("_headers", "_request", "_told")
+
+    def __init__(
+        self, told: dict[str, Any], request: web.Request, headers: Captured
+    ) -> None:
+        self._told = told
+        self._request: web.Request | None = request
+        self._headers = headers
+
+    def _all(self) -> dict[str, Any]:
+        request, told = self._request, self._told
+        if request is None:
+            return told
+        self._request = None
+        url = request.rel_url
+        headers = request.headers
+        told[_SCHEME] = scheme = _scheme(request)
+        told["url.path"] = storable(url.raw_path) or "/"
+        if query := url.raw_query_string:
+            told["url.query"] = redacted(query)
+        version = version_of(request.version)
+        if version is not None:
+            told[VERSION] = version
+        host, port = _authority(authority_text(request))
+        if host is not None:
+            told[SERVER] = host
+            port = port or DEFAULT_PORTS.get(scheme)
+            if port is not None:
+                told[PORT] = port
+        if request.remote:
+            told["client.address"] = storable(request.remote)
+        agent = headers.get(hdrs.USER_AGENT)
+        if agent is not None:
+            told["user_agent.original"] = storable(agent)
+        if self._headers:
+            told.update(headers_told(self._headers, headers))
+        return told
+
+    def __getitem__(self, name: str) -> Any:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def items(self) -> ItemsView[str, Any]:
+        return self._all().items()
+
+
+def _scheme(request: web.Request) -> str:
+    return storable(request.scheme)
 
 
 @lru_cache(maxsize=256)  # a server has few names

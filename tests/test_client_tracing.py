@@ -1,6 +1,8 @@
 """One span for each request that is sent, and the context that goes with it."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -454,6 +456,27 @@ async def test_listed_twice_it_is_one_span() -> None:
     assert asked.headers[0]["traceparent"][36:52] == id_of(span)
     (point,) = told.points(DURATION)
     assert point.count == 1
+
+
+async def test_connection_that_is_kept_does_not_keep_the_request() -> None:
+    requests: list[weakref.ref[aiohttp.ClientRequest]] = []
+
+    async def keeps(
+        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        requests.append(weakref.ref(req))
+        return await handler(req)
+
+    tracing = tracing_middleware(**Told().providers)
+    async with (
+        serve() as site,
+        aiohttp.ClientSession(middlewares=[tracing, keeps]) as session,
+    ):
+        async with session.post(site.url, data=b"x") as response:
+            await response.read()
+        del response
+        gc.collect()
+        assert requests[0]() is None
 
 
 async def test_what_is_not_sampled_is_passed_on_as_such() -> None:

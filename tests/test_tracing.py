@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from live import Live, eventually, live, soon
 from opentelemetry import baggage, propagate, trace
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.aiohttp_server import (
     AioHttpServerInstrumentor,
     create_aiohttp_middleware,
@@ -31,7 +32,12 @@ from opentelemetry.instrumentation.aiohttp_server import (
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk.trace import SpanProcessor
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    Decision,
+    Sampler,
+    SamplingResult,
+)
 from opentelemetry.shim.opentracing_shim import create_tracer
 from opentelemetry.trace import SpanKind, StatusCode
 from telemetry import (
@@ -318,6 +324,28 @@ async def test_exception_that_quotes_what_came_can_be_exported() -> None:
     assert "KeyError" in str(event.attributes["exception.stacktrace"])
     for value in event.attributes.values():
         str(value).encode()
+
+
+async def test_exception_without_a_text_is_recorded_all_the_same() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    async def handler(request: web.Request) -> web.Response:
+        raise Mute
+
+    told = Told()
+    async with serving(
+        tracing_middleware(**told.providers),
+        error_middleware(),
+        routes={"/": handler},
+    ) as site:
+        assert (await ask(site, "GET /")).status == 500
+        await eventually(lambda: told.spans)
+    (event,) = told.spans[0].events
+    assert event.attributes is not None
+    assert event.attributes["exception.message"] == ""
+    assert "Mute" in str(event.attributes["exception.type"])
 
 
 async def test_answer_of_503_is_an_error_without_an_exception() -> None:
@@ -1041,8 +1069,15 @@ async def asks(request):
     async with request.app["client"].get("/shows") as response:
         return web.json_response(await response.json())
 
+async def sets(request):
+    metrics.set_meter_provider(told.meters)
+    return web.Response()
+
+told = Told()
+
 async def main():
     app = web.Application(middlewares=[tracing_middleware()])
+    app.router.add_get("/sets", sets)
     app.router.add_get("/shows", shows)
     app.router.add_get("/asks", asks)
     server = TestServer(app)
@@ -1058,14 +1093,16 @@ async def main():
         assert sent["baggage"] == "a=b", sent
         response = await client.get("/asks")
         assert "traceparent" not in await response.json()
-        told = Told()
         trace.set_tracer_provider(told.tracers)
-        metrics.set_meter_provider(told.meters)
+        await client.get("/sets", middlewares=())
         await client.get("/asks", middlewares=())
         await asyncio.sleep(0)
         assert [span.name for span in told.spans] == [
-            "GET /shows", "GET", "GET /asks"
+            "GET /sets", "GET /shows", "GET", "GET /asks"
         ], told.spans
+        # The request that was there before is counted neither up nor down.
+        (active,) = told.points("http.server.active_requests")
+        assert active.value == 0, active
         assert len(told.points("http.server.request.duration")) == 2
         assert len(told.points("http.client.request.duration")) == 1
 
@@ -1110,6 +1147,74 @@ async def test_what_is_not_sampled_is_measured_all_the_same() -> None:
     (point,) = told.points(DURATION)
     assert point.attributes["error.type"] == "Failed"
     assert [active.value for active in told.points(ACTIVE)] == [0]
+
+
+class Curious(Sampler):
+    """Keeps the attributes that it is asked by, and drops every span."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    def should_sample(
+        self,
+        parent_context: Any,
+        trace_id: int,
+        name: str,
+        kind: Any = None,
+        attributes: Any = None,
+        links: Any = None,
+        trace_state: Any = None,
+    ) -> SamplingResult:
+        self.asked.append(attributes)
+        return SamplingResult(Decision.DROP)
+
+    def get_description(self) -> str:
+        return "Curious"
+
+
+async def test_sampler_may_ask_for_all_that_is_known_at_the_start() -> None:
+    sampler = Curious()
+    told = Told(sampler=sampler)
+    async with serving(
+        tracing_middleware(
+            tracer_provider=told.tracers, capture_request_headers=["Accept"]
+        )
+    ) as site:
+        connection = await site.connect()
+        sent = "User-Agent: curl/8\r\nAccept: */*\r\n"
+        connection.send("GET /returned?q=1", fields=sent)
+        await connection.answer()
+        (attributes,) = sampler.asked
+        assert attributes["url.path"] == "/returned"
+        assert len(attributes) == 11
+        assert dict(attributes) == dict(attributes.items())
+        assert dict(attributes) == {
+            "http.request.method": "GET",
+            "http.route": "/returned",
+            "url.scheme": "http",
+            "url.path": "/returned",
+            "url.query": "q=1",
+            "network.protocol.version": "1.1",
+            "server.address": "a.example",
+            "server.port": 80,
+            "client.address": "127.0.0.1",
+            "user_agent.original": "curl/8",
+            "http.request.header.accept": ["*/*"],
+        }
+        connection.leave()
+    assert told.spans == []
+
+
+async def test_trace_goes_on_where_a_span_cannot_be_started() -> None:
+    told = Told()
+    told.tracers.add_span_processor(Broken("start"))
+    async with serving(
+        tracing_middleware(**told.providers), routes={"/shows": shows}
+    ) as site:
+        answer = await ask(
+            site, "GET /shows", f"traceparent: {TRACEPARENT}\r\n"
+        )
+    assert answer.rest.decode() == f"{TRACE} {SPAN}"
 
 
 class Broken(SpanProcessor):
@@ -1283,6 +1388,76 @@ async def test_baggage_that_cannot_be_read_does_not_break_the_trace(
     assert [r for r in caplog.records if r.name.startswith("opentel")] == []
 
 
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ('baggage: a=1,nonsense,b="2",c(=3,,d=4', {"a": "1", "d": "4"}),
+        (f"baggage: a=1,b={'x' * 5000}", {"a": "1"}),
+        ("tracestate: v=1,NONSENSE=1", {}),
+    ],
+)
+async def test_what_is_malformed_is_not_quoted_in_the_log(
+    sent: str, kept: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(dict(baggage.get_all()))
+        return web.Response()
+
+    told = Told()
+    async with serving(
+        tracing_middleware(**told.providers), routes={"/": handler}
+    ) as site:
+        await ask(site, "GET /", f"traceparent: {TRACEPARENT}\r\n{sent}\r\n")
+        await eventually(lambda: told.spans)
+    assert trace_of(told.spans[0]) == TRACE
+    assert seen == [kept]
+    assert [r for r in caplog.records if r.name.startswith("opentel")] == []
+
+
+class Reader(TextMapPropagator):
+    """Reads two fields, and that is all."""
+
+    def __init__(self) -> None:
+        self.read: list[Any] = []
+
+    def extract(
+        self, carrier: Any, context: Any = None, getter: Any = None
+    ) -> Any:
+        names = ("baggage", "tracestate")
+        self.read = [getter.get(carrier, name) for name in names]
+        return Context()
+
+    def inject(
+        self, carrier: Any, context: Any = None, setter: Any = None
+    ) -> None: ...
+
+    @property
+    def fields(self) -> set[str]:
+        return set()
+
+
+async def test_no_run_of_blanks_in_a_baggage_is_searched_again_and_again() -> (
+    None
+):
+    usual = propagate.get_global_textmap()
+    propagate.set_global_textmap(reader := Reader())
+    blanks = " \t" * 1000
+    try:
+        async with serving(tracing_middleware(**Told().providers)) as site:
+            await ask(
+                site,
+                "GET /returned",
+                f"baggage: a=1{blanks},b{blanks}={blanks}2{blanks};c\r\n"
+                "tracestate: a=1 \t, b=2  3 ,,c@d=;\r\n",
+            )
+    finally:
+        propagate.set_global_textmap(usual)
+    # What stands in a trace state belongs to others, and is left alone.
+    assert reader.read == [["a=1,b = 2 ;c"], ["a=1 \t, b=2  3 ,,c@d=;"]]
+
+
 class Odd(TextMapPropagator):
     """Raises, or sends what no header may hold."""
 
@@ -1302,6 +1477,7 @@ class Odd(TextMapPropagator):
         if self.sends is None:
             raise ZeroDivisionError
         carrier["X-Odd"] = self.sends
+        carrier[f"X-{self.sends}"] = "1"  # as Jaeger's
 
     @property
     def fields(self) -> set[str]:
@@ -1310,7 +1486,13 @@ class Odd(TextMapPropagator):
 
 @pytest.mark.parametrize(
     ("sends", "sent"),
-    [(None, None), ("a\r\nb: c", None), ("\udcff", None), ("fine", "fine")],
+    [
+        (None, None),
+        ("a\r\nb: c", None),
+        ("a b: c", "a b: c"),
+        ("\udcff", None),
+        ("fine", "fine"),
+    ],
 )
 async def test_propagator_that_fails_harms_nobody(
     sends: str | None, sent: str | None

@@ -141,6 +141,14 @@ def outcome_of(request: web.Request) -> Outcome:
     return cast(Outcome, outcome)
 
 
+def is_over(request: web.Request) -> bool:
+    """Whether its outcome is known already, if anybody asked for it."""
+    departure = getattr(request.writer, "write_headers", None)
+    if type(departure) is not Departure or departure.watch is None:
+        return False
+    return cast(Outcome, departure.watch).ended
+
+
 def client_left(request: web.Request) -> None:
     """Say that nobody waits any more, though the handler goes on."""
     outcome = departure_of(request).watch

@@ -38,10 +38,7 @@ PORT = "server.port"
 VERSION = "network.protocol.version"
 
 #: A client may claim any version, of which there would be a series each.
-_VERSIONS: dict[Any, dict[str, str]] = {
-    HttpVersion10: {VERSION: "1.0"},
-    HttpVersion11: {VERSION: "1.1"},
-}
+_VERSIONS: dict[Any, str] = {HttpVersion10: "1.0", HttpVersion11: "1.1"}
 _KNOWN_METHODS = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS"
 
 
@@ -80,8 +77,8 @@ class Telemetry:
             if value is not None and not isinstance(value, kind):
                 should = f"one of OpenTelemetry, a {kind.__name__}"
                 options.refuse(TypeError, f"{what} {option}", should, value)
-        self._providers = tracer_provider, meter_provider
-        self._is_idle = True
+        self._tracers, self._meters = tracer_provider, meter_provider
+        self._has_tracers = self._has_meters = False
         self.tracer = api.trace.get_tracer(
             name, None, tracer_provider, schema_url=SCHEMA
         )
@@ -110,12 +107,19 @@ class Telemetry:
 
     def is_idle(self) -> bool:
         """Whether there is no provider, as none was set so far."""
-        if self._is_idle:
-            tracers, meters = self._providers
-            self._is_idle = _does_nothing(
-                tracers or self.api.trace.get_tracer_provider()
-            ) and _does_nothing(meters or self.api.metrics.get_meter_provider())
-        return self._is_idle
+        return not (self.has_tracers() or self.has_meters())
+
+    def has_tracers(self) -> bool:
+        if not self._has_tracers:
+            provider = self._tracers or self.api.trace.get_tracer_provider()
+            self._has_tracers = not _does_nothing(provider)
+        return self._has_tracers
+
+    def has_meters(self) -> bool:
+        if not self._has_meters:
+            provider = self._meters or self.api.metrics.get_meter_provider()
+            self._has_meters = not _does_nothing(provider)
+        return self._has_meters
 
     def is_suppressed(self) -> bool:
         context = self.api.context.get_current()
@@ -174,9 +178,9 @@ def _does_nothing(provider: object) -> bool:
     )
 
 
-def version_of(version: Any) -> dict[str, str]:
+def version_of(version: Any) -> str | None:
     """That of HTTP, if it is one of those that there are."""
-    return _VERSIONS.get(version, {})
+    return _VERSIONS.get(version)
 
 
 def storable(text: str) -> str:
@@ -205,10 +209,14 @@ def headers_told(names: Captured, headers: Any) -> dict[str, list[str]]:
 def exception_told(exc: Exception) -> dict[str, str]:
     """An event of the conventions, of which nothing fails in an exporter."""
     kind = type(exc)
+    try:
+        message = storable(str(exc))
+    except Exception:
+        message = ""
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
     return {
         "exception.type": f"{module}{kind.__qualname__}",
-        "exception.message": storable(str(exc)),
+        "exception.message": message,
         "exception.stacktrace": storable(
             "".join(traceback.format_exception(exc))
         ),

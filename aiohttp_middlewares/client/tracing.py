@@ -82,6 +82,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from weakref import ref
 
 from aiohttp import (
     ClientHandlerType,
@@ -91,6 +92,7 @@ from aiohttp import (
 )
 from yarl import URL
 
+from aiohttp_middlewares._core.grammar.fields import TOKEN
 from aiohttp_middlewares._core.requests import warn_once
 from aiohttp_middlewares._core.telemetry import (
     ERROR,
@@ -99,6 +101,7 @@ from aiohttp_middlewares._core.telemetry import (
     REDACTED,
     SERVER,
     STATUS,
+    VERSION,
     Captured,
     MeterProvider,
     Telemetry,
@@ -173,7 +176,7 @@ def tracing_middleware(
         req: ClientRequest, handler: ClientHandlerType
     ) -> ClientResponse:
         context = get_current()
-        if telemetry.is_suppressed() or context.get(_KEY) is req:
+        if telemetry.is_suppressed() or _is_traced(req, context):
             return await handler(req)
         if _OFFICIAL in sys.modules and _is_traced_otherwise(req):
             say_so()
@@ -204,8 +207,14 @@ def tracing_middleware(
     return tracing
 
 
-#: In the context: the request for which there is a span.
+#: In the context: the request for which there is a span. A reference that is
+#: weak, as a connection that is made meanwhile keeps the context.
 _KEY = "aiohttp_middlewares.client.tracing"
+
+
+def _is_traced(req: ClientRequest, context: Mapping[str, Any]) -> bool:
+    traced: Any = context.get(_KEY)
+    return traced is not None and traced() is req
 
 
 def _is_traced_otherwise(req: ClientRequest) -> bool:
@@ -293,8 +302,10 @@ class _Client:
         return {
             name: value
             for name, value in found.items()
-            # What is in a baggage came from others, and may be anything.
+            # What is in a baggage came from others, and may be anything. Some
+            # propagators make names of it.
             if name.lower() not in there
+            and TOKEN.fullmatch(name)
             and value.isascii()
             and value.isprintable()
         }
@@ -332,7 +343,7 @@ class _Traced:
         )
         api = client.telemetry.api
         self.context = api.trace.set_span_in_context(
-            self.span, api.context.set_value(_KEY, req, context)
+            self.span, api.context.set_value(_KEY, ref(req), context)
         )
         self._start = time.perf_counter()
 
@@ -362,7 +373,9 @@ class _Traced:
             told[ERROR] = name = error_name(req, error)
             failed = name != asyncio.CancelledError.__name__
         elif response is not None:
-            told.update(version_of(response.version))
+            version = version_of(response.version)
+            if version is not None:
+                told[VERSION] = version
             told[STATUS] = status = response.status
             if failed := status >= 400:
                 told[ERROR] = str(status)

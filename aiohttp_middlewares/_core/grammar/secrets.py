@@ -56,10 +56,13 @@ def strike_out(query: str, mark: str, *, show: bool) -> str:
     With ``show`` only what may be secret is struck out: the value of a secret
     name, what has no name, and what has parameters of its own.
     """
-    parts = re.split("([&;])", query)
+    parts = _SEPARATOR.split(query)
     # Every other one is a separator.
     parts[::2] = [part and _strike_out(part, mark, show) for part in parts[::2]]
     return "".join(parts)
+
+
+_SEPARATOR = re.compile("([&;])")
 
 
 def _strike_out(part: str, mark: str, show: bool) -> str:
@@ -68,11 +71,16 @@ def _strike_out(part: str, mark: str, show: bool) -> str:
         return mark  # it may as well be a value
     if (
         show
-        and not is_secret(unquote_plus(name))
-        and not _NESTED.search(unquote_plus(value))
+        and not is_secret(_decoded(name))
+        and not _NESTED.search(_decoded(value))
     ):
         return part
     return f"{name}={mark}"
+
+
+def _decoded(text: str) -> str:
+    # As nearly always there is nothing to decode.
+    return unquote_plus(text) if "%" in text or "+" in text else text
 
 
 # A URL, a query, or something that was encoded twice.
