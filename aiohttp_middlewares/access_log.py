@@ -72,7 +72,6 @@ is never slow. A secret within a path is logged.
 
 import logging
 import re
-from contextvars import copy_context
 
 from aiohttp import hdrs, web
 
@@ -126,7 +125,6 @@ def access_log_middleware(
             ignored is not None and ignored(request)
         ):
             return await handler(request)
-        context = copy_context()
 
         def over(outcome: Outcome) -> None:
             how = level
@@ -139,10 +137,7 @@ def access_log_middleware(
                 how = level_of_slow
             if how != lowest and not logger.isEnabledFor(how):
                 return
-            if outcome.is_complete and outcome.status != 101:
-                _log(how, request, outcome)
-            else:  # perhaps by the event loop, which is in no request
-                context.run(_log, how, request, outcome)
+            _log(how, request, outcome)
 
         outcome_of(request).observe(access_log_middleware, over)
         return await handler(request)
