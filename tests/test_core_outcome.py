@@ -475,10 +475,14 @@ async def test_caller_is_known_behind_a_clone_that_shares_nothing() -> None:
     assert [outcome.caller.user for outcome in seen] == ["ann"]
 
 
+@pytest.mark.parametrize("failure", [ValueError, asyncio.CancelledError])
 async def test_observer_that_fails_harms_nobody(
-    caplog: pytest.LogCaptureFixture,
+    failure: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     told = []
+
+    def broken(outcome: Outcome) -> None:
+        raise failure  # as of the result of some future
 
     @middleware
     async def observing(
@@ -486,7 +490,7 @@ async def test_observer_that_fails_harms_nobody(
     ) -> web.StreamResponse:
         outcome = outcome_of(request)
         outcome.observe("outer", lambda outcome: told.append(outcome.status))
-        outcome.observe("broken", lambda outcome: 1 / 0)  # type: ignore[arg-type]
+        outcome.observe("broken", broken)
         return await handler(request)
 
     app = serve(web.Application(middlewares=[observing]))

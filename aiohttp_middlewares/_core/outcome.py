@@ -9,7 +9,7 @@ which aiohttp serves it.
 """
 
 import logging
-from asyncio import Task, current_task
+from asyncio import CancelledError, Task, current_task
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import cached_property
@@ -129,7 +129,9 @@ class Outcome(Watch):
                     observer(self)
                 else:
                     context.run(observer, self)
-            except Exception:
+            except (Exception, CancelledError):
+                # None of ours: nothing is awaited here. The others, such as
+                # who holds a place, have to be told as well.
                 logger.exception("What observes requests failed")
 
     def _size_of_file(self, request: web.Request) -> int:
