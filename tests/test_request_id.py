@@ -100,6 +100,21 @@ async def test_bad_id_is_not_taken_and_not_logged(
     assert ours == []
 
 
+@pytest.mark.parametrize("bad", [b"\xff", b"a\tb", b"a\xc2\x85b", b""])
+async def test_what_no_header_can_bear_is_not_taken_whoever_takes_it(
+    aiohttp_client: AiohttpClient, bad: bytes
+) -> None:
+    subject = request_id_middleware(validator=lambda text: True)
+    client = await aiohttp_client(app_of(subject))
+    received = await raw(
+        client.server,
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: %b\r\n"
+        b"Connection: close\r\n\r\n" % bad,
+    )
+    (given,) = head(received).headers.getall(NAME)
+    assert len(given) == 32
+
+
 async def test_two_ids_are_none(aiohttp_client: AiohttpClient) -> None:
     shown, sent = await ask(
         aiohttp_client, request_id_middleware(), [(NAME, "a"), (NAME, "b")]
