@@ -137,7 +137,7 @@ def concurrency_limit_middleware(
     options.integer(f"{what} backlog", backlog)
     options.seconds(f"{what} backlog_timeout", backlog_timeout)
     if key is not None:
-        options.function(f"{what} key", key)
+        options.function(f"{what} key", key, awaited=False)
     ignored = exemption(f"{what} ignore", ignore)
     who = object()
     headers = {

@@ -133,8 +133,8 @@ def request_id_middleware(
     ]
     if not names:
         options.refuse(ValueError, f"{what} header", "at least one", header)
-    options.function(f"{what} generator", generator)
-    options.function(f"{what} validator", validator)
+    options.function(f"{what} generator", generator, awaited=False)
+    options.function(f"{what} validator", validator, awaited=False)
     peers = None if trusted is None else Peers(f"{what} trusted", trusted)
     sent_as = names[0]
 

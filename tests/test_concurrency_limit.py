@@ -94,6 +94,10 @@ async def door(
             event.set()
 
 
+async def late(request: web.Request) -> str:
+    return "not to be awaited"
+
+
 def waiting(*middlewares: Middleware) -> int:
     """How many there are in the queues."""
     return sum(
@@ -764,6 +768,7 @@ async def test_nothing_more_waits_for_the_garbage_collector() -> None:
         ((1,), {"backlog_timeout": 0}, ValueError, "backlog_timeout should"),
         ((1,), {"backlog_timeout": "1"}, TypeError, "backlog_timeout should"),
         ((1,), {"key": "ip"}, TypeError, "key should be a callable"),
+        ((1,), {"key": late}, TypeError, "key should be .* not async"),
         ((1,), {"ignore": "/a"}, TypeError, "ignore should be a collection"),
     ],
 )

@@ -32,6 +32,10 @@ GOOD = "Root=1-67891233-abcdef012345678912345678"
 NAME = "X-Request-ID"
 
 
+async def slow(*args: object) -> str:
+    return "not to be awaited"
+
+
 async def shows(request: web.Request) -> web.Response:
     return web.json_response(get_request_id())
 
@@ -325,7 +329,9 @@ def test_what_is_an_id_fits_a_line_of_a_log(text: str) -> None:
         ({"header": 1}, TypeError),
         ({"header": [1]}, TypeError),
         ({"generator": "x"}, TypeError),
+        ({"generator": slow}, TypeError),
         ({"validator": None}, TypeError),
+        ({"validator": slow}, TypeError),
         ({"trusted": "127.0.0.1"}, TypeError),
         ({"trusted": ["nginx"]}, ValueError),
     ],
