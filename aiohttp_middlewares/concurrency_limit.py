@@ -93,6 +93,7 @@ from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.keys import request_key
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.outcome import Outcome, outcome_of
+from aiohttp_middlewares._core.statuses import Foreseen
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
@@ -174,15 +175,19 @@ def concurrency_limit_middleware(
                 place.line = line
             elif not line.has_room(backlog):
                 logs.refused(logger, request, "all places are taken")
-                raise web.HTTPServiceUnavailable(headers=headers)
+                raise _NoPlace(headers=headers)
             elif not await line.wait(place, request, backlog_timeout):
                 logs.refused(logger, request, "it waited too long for a place")
-                raise web.HTTPServiceUnavailable(headers=headers)
+                raise _NoPlace(headers=headers)
             return await handler(request)
         finally:
             place.leave()
 
     return concurrency_limit
+
+
+class _NoPlace(Foreseen, web.HTTPServiceUnavailable):
+    """Any crowd can bring it about, and no client shall write errors."""
 
 
 #: The middlewares that a request has come through.

@@ -246,6 +246,21 @@ async def test_error_middleware_renders_the_refusal() -> None:
         late.leave()
 
 
+async def test_refusal_is_no_error_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    subject = concurrency_limit_middleware(1)
+    async with door(error_middleware(), subject) as it:
+        client = await it.enter("a")
+        late = await it.ask("b")
+        assert (await late.answer()).status == 503
+        client.leave()
+        late.leave()
+    (record,) = caplog.records
+    assert record.name == "aiohttp_middlewares.error"
+    assert record.levelno == logging.WARNING
+
+
 async def test_refusals_are_logged_without_what_the_client_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
