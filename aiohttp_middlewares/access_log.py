@@ -67,7 +67,8 @@ Limits
 
 What aiohttp cannot parse never comes to a middleware: that is in its own log,
 ``aiohttp.server``. A WebSocket is logged when it ends, without its bytes, and
-is never slow. A secret within a path is logged.
+is never slow. A secret within a path is logged. Where an answer breaks off, the
+part of it that was being sent is not in ``bytes``: that may be all of it.
 """
 
 import logging
