@@ -11,11 +11,16 @@ import pytest
 from aiohttp import web
 from answers import KINDS, Kind, serve
 from live import Live, eventually, live, soon
+from prometheus_client import CollectorRegistry
 
 from aiohttp_middlewares import (
+    access_log_middleware,
     compression_middleware,
+    concurrency_limit_middleware,
     error_middleware,
     https_middleware,
+    metrics_middleware,
+    server_timing_middleware,
     shield_middleware,
     timeout_middleware,
 )
@@ -126,6 +131,48 @@ async def left_behind(app: web.Application, kind: Kind) -> int:
                 connection.leave()
             await eventually(lambda: not site.connections())
             await asyncio.sleep(0)
+            return requests() - before
+        finally:
+            gc.enable()
+
+
+OBSERVING: dict[str, Callable[[], Middleware]] = {
+    "access_log": access_log_middleware,
+    "concurrency_limit": lambda: concurrency_limit_middleware(9),
+    "metrics": lambda: metrics_middleware(registry=CollectorRegistry()),
+    "server_timing": lambda: server_timing_middleware(emit=len, cpu=True),
+}
+
+
+@pytest.mark.parametrize("name", OBSERVING)
+async def test_nor_does_it_for_clients_that_leave(name: str) -> None:
+    assert await left_by_who_left(OBSERVING[name]()) == await left_by_who_left()
+
+
+async def left_by_who_left(*middlewares: Middleware) -> int:
+    """How many requests live on that were cancelled."""
+    entered: asyncio.Queue[None] = asyncio.Queue()
+
+    async def slow(request: web.Request) -> web.Response:
+        entered.put_nowait(None)
+        await asyncio.sleep(60)
+        return web.Response()
+
+    app = web.Application(middlewares=middlewares)
+    app.router.add_get("/slow", slow)
+    async with live(app) as site:
+        gc.collect()
+        gc.disable()
+        before = requests()  # that a log record has kept
+        try:
+            for _ in range(3):
+                connection = await site.connect()
+                connection.send("GET /slow")
+                await soon(entered.get())
+                connection.reset()
+            await eventually(lambda: not site.connections())
+            for _ in range(5):  # until all is told
+                await asyncio.sleep(0)
             return requests() - before
         finally:
             gc.enable()

@@ -53,6 +53,7 @@ class Outcome(Watch):
     duration = 0.0
     ended = False
     _request: web.Request | None = None
+    _task: Any = None
 
     def __init__(self, request: web.Request, departure: Departure) -> None:
         #: When it began, by ``perf_counter``.
@@ -68,7 +69,7 @@ class Outcome(Watch):
             # A shielded handler goes on, and somebody else has answered.
             self.ended = True
             return
-        # Until the end: they refer to each other.
+        # Until the end: they refer to each other, and to this.
         self._request = request
         self._task = task
         task.add_done_callback(self._connectionended)
@@ -106,7 +107,9 @@ class Outcome(Watch):
         self.ended = True
         self.duration = perf_counter() - self.start
         self.is_complete = is_complete
-        self._task.remove_done_callback(self._connectionended)
+        task, self._task = self._task, None
+        if task is not None:
+            task.remove_done_callback(self._connectionended)
         request, self._request = self._request, None
         if request is not None:
             if not is_complete and not started(request):
