@@ -107,9 +107,8 @@ class Outcome(Watch):
         self.ended = True
         self.duration = perf_counter() - self.start
         self.is_complete = is_complete
-        task, self._task = self._task, None
-        if task is not None:
-            task.remove_done_callback(self._connectionended)
+        self._task.remove_done_callback(self._connectionended)
+        self._task = None
         request, self._request = self._request, None
         if request is not None:
             if not is_complete and not started(request):
