@@ -67,12 +67,12 @@ Limits
 
 What aiohttp cannot parse never comes to a middleware: that is in its own log,
 ``aiohttp.server``. A WebSocket is logged when it ends, without its bytes, and
-is never slow. A secret within a path is logged.
+is never slow. A secret within a path is logged. Where an answer breaks off, the
+part of it that was being sent is not in ``bytes``: that may be all of it.
 """
 
 import logging
 import re
-from contextvars import copy_context
 
 from aiohttp import hdrs, web
 
@@ -126,7 +126,6 @@ def access_log_middleware(
             ignored is not None and ignored(request)
         ):
             return await handler(request)
-        context = copy_context()
 
         def over(outcome: Outcome) -> None:
             how = level
@@ -139,10 +138,7 @@ def access_log_middleware(
                 how = level_of_slow
             if how != lowest and not logger.isEnabledFor(how):
                 return
-            if outcome.is_complete and outcome.status != 101:
-                _log(how, request, outcome)
-            else:  # perhaps by the event loop, which is in no request
-                context.run(_log, how, request, outcome)
+            _log(how, request, outcome)
 
         outcome_of(request).observe(access_log_middleware, over)
         return await handler(request)

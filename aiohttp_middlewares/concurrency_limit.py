@@ -56,7 +56,8 @@ How long a place is held
 Until the last byte of the answer is out, or the client has left, and the
 handler is done as well. Streams, downloads and WebSockets hold theirs for all
 their time: give them a limit of their own, by ``ignore`` and a second one in
-their sub-application.
+their sub-application. So do clients that send or read slowly, unless a proxy in
+front buffers what is sent.
 
 A request takes one place, also if the same middleware is listed in its
 application and in a sub-application.
@@ -138,7 +139,7 @@ def concurrency_limit_middleware(
     options.integer(f"{what} backlog", backlog)
     options.seconds(f"{what} backlog_timeout", backlog_timeout)
     if key is not None:
-        options.function(f"{what} key", key)
+        options.function(f"{what} key", key, awaited=False)
     ignored = exemption(f"{what} ignore", ignore)
     who = object()
     headers = {

@@ -121,7 +121,8 @@ Limits
 
 Of a request the bytes count that had arrived when all was over: not those of a
 body that nobody has waited for. One that is compressed and sent in chunks
-counts as it was inflated. The messages of WebSockets do not count.
+counts as it was inflated. Of an answer that breaks off, the part that was being
+sent does not count, which may be all of it, nor do the messages of WebSockets.
 
 What aiohttp answers before any middleware is called is not seen: requests that
 it cannot parse.

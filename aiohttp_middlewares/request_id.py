@@ -115,9 +115,9 @@ def request_id_middleware(
         holds a good id is read. By default: :data:`DEFAULT_HEADER`.
     :param generator: Makes a new id. By default: 32 hexadecimal digits.
     :param validator:
-        Whether an id that came is good; others are not taken, in silence. One
-        that raises is logged, and says no. By default: 1 to 128 letters,
-        digits and ``._~:/+=-``.
+        Whether an id that came is good; others are not taken, in silence, nor
+        is what cannot be printed. One that raises is logged, and says no. By
+        default: 1 to 128 letters, digits and ``._~:/+=-``.
     :param trusted:
         The peers that may name a request: IP addresses and networks, and
         ``"unix"`` for those on a unix socket. What counts is who is at the
@@ -133,8 +133,8 @@ def request_id_middleware(
     ]
     if not names:
         options.refuse(ValueError, f"{what} header", "at least one", header)
-    options.function(f"{what} generator", generator)
-    options.function(f"{what} validator", validator)
+    options.function(f"{what} generator", generator, awaited=False)
+    options.function(f"{what} validator", validator, awaited=False)
     peers = None if trusted is None else Peers(f"{what} trusted", trusted)
     sent_as = names[0]
 
@@ -147,7 +147,8 @@ def request_id_middleware(
             if len(found) != 1 or not (peers is None or request in peers):
                 continue
             try:
-                if validator(found[0]):
+                # What is no Unicode, or breaks a line, no header can bear.
+                if found[0].isprintable() and validator(found[0]):
                     return found[0]
             except Exception:
                 logger.exception("The validator of request ids failed")

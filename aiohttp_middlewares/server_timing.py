@@ -417,7 +417,10 @@ class _Steps:
         return self._step(self._coroutine.send, value)
 
     def throw(self, *exc: Any) -> Any:
-        return self._step(self._coroutine.throw, *exc)
+        try:
+            return self._step(self._coroutine.throw, *exc)
+        finally:
+            del exc  # by now it refers to this frame
 
     def close(self) -> None:
         self._step(self._coroutine.close)
@@ -430,6 +433,7 @@ class _Steps:
         finally:
             clock.spent = clock.so_far()
             clock.since = None
+            del given  # as in throw()
 
 
 # Telling others

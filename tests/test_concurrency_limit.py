@@ -94,6 +94,10 @@ async def door(
             event.set()
 
 
+async def late(request: web.Request) -> str:
+    return "not to be awaited"
+
+
 def waiting(*middlewares: Middleware) -> int:
     """How many there are in the queues."""
     return sum(
@@ -240,6 +244,21 @@ async def test_error_middleware_renders_the_refusal() -> None:
         assert answer.headers["Retry-After"] == "1"
         client.leave()
         late.leave()
+
+
+async def test_refusal_is_no_error_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    subject = concurrency_limit_middleware(1)
+    async with door(error_middleware(), subject) as it:
+        client = await it.enter("a")
+        late = await it.ask("b")
+        assert (await late.answer()).status == 503
+        client.leave()
+        late.leave()
+    (record,) = caplog.records
+    assert record.name == "aiohttp_middlewares.error"
+    assert record.levelno == logging.WARNING
 
 
 async def test_refusals_are_logged_without_what_the_client_sent(
@@ -764,6 +783,7 @@ async def test_nothing_more_waits_for_the_garbage_collector() -> None:
         ((1,), {"backlog_timeout": 0}, ValueError, "backlog_timeout should"),
         ((1,), {"backlog_timeout": "1"}, TypeError, "backlog_timeout should"),
         ((1,), {"key": "ip"}, TypeError, "key should be a callable"),
+        ((1,), {"key": late}, TypeError, "key should be .* not async"),
         ((1,), {"ignore": "/a"}, TypeError, "ignore should be a collection"),
     ],
 )

@@ -1,25 +1,33 @@
 """What is told of an answer is what a client has seen of it."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
 from aiohttp import web
 from answers import KINDS, Kind, serve
 from garbage import no_more_than_without
-from live import Live, eventually, live
+from live import Live, eventually, live, soon
+from prometheus_client import CollectorRegistry
 
 from aiohttp_middlewares import (
+    access_log_middleware,
     compression_middleware,
+    concurrency_limit_middleware,
     error_middleware,
     https_middleware,
+    metrics_middleware,
+    server_timing_middleware,
     shield_middleware,
     timeout_middleware,
 )
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.outcome import Outcome, outcome_of
+from aiohttp_middlewares._core.who import set_user
 from aiohttp_middlewares.annotations import Handler, Middleware
 
 BIG = b"x" * 10_000_000
@@ -100,6 +108,52 @@ def answer_has_no_body(status: int) -> bool:
 
 async def test_nothing_more_waits_for_the_garbage_collector() -> None:
     await no_more_than_without(Seen().middleware())
+
+
+OBSERVING: dict[str, Callable[[], Middleware]] = {
+    "access_log": access_log_middleware,
+    "concurrency_limit": lambda: concurrency_limit_middleware(9),
+    "metrics": lambda: metrics_middleware(registry=CollectorRegistry()),
+    "server_timing": lambda: server_timing_middleware(emit=len, cpu=True),
+}
+
+
+@pytest.mark.parametrize("name", OBSERVING)
+async def test_nor_does_it_for_clients_that_leave(name: str) -> None:
+    assert await left_by_who_left(OBSERVING[name]()) == await left_by_who_left()
+
+
+async def left_by_who_left(*middlewares: Middleware) -> int:
+    """How many requests live on that were cancelled."""
+    entered: asyncio.Queue[None] = asyncio.Queue()
+
+    async def slow(request: web.Request) -> web.Response:
+        entered.put_nowait(None)
+        await asyncio.sleep(60)
+        return web.Response()
+
+    app = web.Application(middlewares=middlewares)
+    app.router.add_get("/slow", slow)
+    async with live(app) as site:
+        gc.collect()
+        gc.disable()
+        before = requests()  # that a log record has kept
+        try:
+            for _ in range(3):
+                connection = await site.connect()
+                connection.send("GET /slow")
+                await soon(entered.get())
+                connection.reset()
+            await eventually(lambda: not site.connections())
+            for _ in range(5):  # until all is told
+                await asyncio.sleep(0)
+            return requests() - before
+        finally:
+            gc.enable()
+
+
+def requests() -> int:
+    return [type(thing) for thing in gc.get_objects()].count(web.Request)
 
 
 async def test_route_and_method_have_no_more_names_than_the_server() -> None:
@@ -199,6 +253,57 @@ async def test_client_that_left_a_shielded_handler_is_told_of_at_once() -> None:
         assert [outcome.status for outcome in seen] == [499]
         go_on.set()
     assert len(seen) == 1
+
+
+async def test_handler_that_goes_on_after_its_504_is_not_told_of() -> None:
+    """Shielded, and asked for when the request is over already."""
+    answered, ran = asyncio.Event(), asyncio.Event()
+    seen = Seen()
+
+    @middleware
+    async def slow(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        await answered.wait()
+        return await handler(request)
+
+    async def page(request: web.Request) -> web.Response:
+        assert outcome_of(request).ended
+        ran.set()
+        return web.Response()
+
+    app = web.Application(
+        middlewares=[
+            timeout_middleware(0.01),
+            shield_middleware(methods={"GET"}),
+            slow,
+            seen.middleware(),
+        ]
+    )
+    app.router.add_get("/", page)
+    async with live(app) as site:
+        connection = await site.connect()
+        connection.send("GET /")
+        assert (await connection.answer()).status == 504
+        answered.set()
+        await soon(ran.wait())
+        connection.leave()
+    assert not seen
+
+
+async def test_response_that_cannot_be_sent_has_no_status() -> None:
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(headers={"X-Odd": "a\r\nb"})
+
+    async with serving(routes={"/page": page}) as (site, seen):
+        connection = await site.connect()
+        connection.send("GET /page")
+        assert await connection.rest() == b""
+        connection.leave()
+        await eventually(lambda: seen)
+    (outcome,) = seen
+    assert (outcome.status, outcome.is_sent) == (499, False)
+    assert not outcome.is_complete
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
@@ -322,10 +427,83 @@ async def test_requests_of_one_connection_are_told_apart() -> None:
     assert [outcome.size for outcome in seen][:2] == [8, 8]
 
 
+async def test_observer_is_told_in_the_context_of_its_own_request() -> None:
+    """Also if the handler of another one writes the last byte."""
+    name: ContextVar[str] = ContextVar("name")
+    told = []
+    held: asyncio.Future[web.StreamResponse] = (
+        asyncio.get_running_loop().create_future()
+    )
+    done = asyncio.Event()
+
+    @middleware
+    async def observing(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        name.set(request.path)
+        outcome_of(request).observe(
+            "name", lambda outcome: told.append((outcome.route, name.get()))
+        )
+        return await handler(request)
+
+    async def waits(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        held.set_result(response)
+        await done.wait()
+        return response
+
+    async def ends(request: web.Request) -> web.StreamResponse:
+        name.set("inside")
+        await (await held).write_eof(b"end")
+        done.set()
+        return web.Response()
+
+    app = web.Application(middlewares=[observing])
+    app.router.add_get("/waits", waits)
+    app.router.add_get("/ends", ends)
+    async with live(app) as site:
+        connections = [await site.connect(), await site.connect()]
+        connections[0].send("GET /waits")
+        await connections[0].head()
+        connections[1].send("GET /ends")
+        await connections[1].answer()
+        await eventually(lambda: len(told) == 2)
+        for connection in connections:
+            connection.leave()
+    assert told == [("/waits", "/waits"), ("/ends", "inside")]
+
+
+async def test_caller_is_known_behind_a_clone_that_shares_nothing() -> None:
+    """As middlewares of others make one."""
+
+    @middleware
+    async def foreign(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        return await handler(request.clone(scheme="https"))
+
+    async def page(request: web.Request) -> web.Response:
+        set_user(request, "ann")
+        return web.Response()
+
+    async with serving(foreign, routes={"/page": page}) as (site, seen):
+        connection = await site.connect()
+        connection.send("GET /page")
+        await connection.answer()
+        connection.leave()
+        await eventually(lambda: seen)
+    assert [outcome.caller.user for outcome in seen] == ["ann"]
+
+
+@pytest.mark.parametrize("failure", [ValueError, asyncio.CancelledError])
 async def test_observer_that_fails_harms_nobody(
-    caplog: pytest.LogCaptureFixture,
+    failure: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     told = []
+
+    def broken(outcome: Outcome) -> None:
+        raise failure  # as of the result of some future
 
     @middleware
     async def observing(
@@ -333,7 +511,7 @@ async def test_observer_that_fails_harms_nobody(
     ) -> web.StreamResponse:
         outcome = outcome_of(request)
         outcome.observe("outer", lambda outcome: told.append(outcome.status))
-        outcome.observe("broken", lambda outcome: 1 / 0)  # type: ignore[arg-type]
+        outcome.observe("broken", broken)
         return await handler(request)
 
     app = serve(web.Application(middlewares=[observing]))

@@ -32,6 +32,10 @@ GOOD = "Root=1-67891233-abcdef012345678912345678"
 NAME = "X-Request-ID"
 
 
+async def slow(*args: object) -> str:
+    return "not to be awaited"
+
+
 async def shows(request: web.Request) -> web.Response:
     return web.json_response(get_request_id())
 
@@ -98,6 +102,21 @@ async def test_bad_id_is_not_taken_and_not_logged(
     assert len(given) == 32
     ours = [r for r in caplog.records if r.name.startswith("aiohttp_midd")]
     assert ours == []
+
+
+@pytest.mark.parametrize("bad", [b"\xff", b"a\tb", b"a\xc2\x85b", b""])
+async def test_what_no_header_can_bear_is_not_taken_whoever_takes_it(
+    aiohttp_client: AiohttpClient, bad: bytes
+) -> None:
+    subject = request_id_middleware(validator=lambda text: True)
+    client = await aiohttp_client(app_of(subject))
+    received = await raw(
+        client.server,
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: %b\r\n"
+        b"Connection: close\r\n\r\n" % bad,
+    )
+    (given,) = head(received).headers.getall(NAME)
+    assert len(given) == 32
 
 
 async def test_two_ids_are_none(aiohttp_client: AiohttpClient) -> None:
@@ -310,7 +329,9 @@ def test_what_is_an_id_fits_a_line_of_a_log(text: str) -> None:
         ({"header": 1}, TypeError),
         ({"header": [1]}, TypeError),
         ({"generator": "x"}, TypeError),
+        ({"generator": slow}, TypeError),
         ({"validator": None}, TypeError),
+        ({"validator": slow}, TypeError),
         ({"trusted": "127.0.0.1"}, TypeError),
         ({"trusted": ["nginx"]}, ValueError),
     ],

@@ -6,6 +6,7 @@ factory keeps. A wrong value raises ``TypeError`` or ``ValueError`` with one
 sentence: what it should be, what came, and what was perhaps meant.
 """
 
+import inspect
 import logging
 import re
 import sys
@@ -78,9 +79,14 @@ def integer(what: str, value: object, *, minimum: int = 0) -> int:
     return value
 
 
-def function(what: str, value: object) -> Callable[..., Any]:
+def function(
+    what: str, value: object, *, awaited: bool = True
+) -> Callable[..., Any]:
+    """A callable; not a coroutine function unless that is ``awaited``."""
     if not callable(value):
         refuse(TypeError, what, "a callable", value)
+    if not awaited and inspect.iscoroutinefunction(value):
+        refuse(TypeError, what, "a function that is not async", value)
     return value
 
 

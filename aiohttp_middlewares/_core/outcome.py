@@ -9,7 +9,9 @@ which aiohttp serves it.
 """
 
 import logging
+from asyncio import CancelledError, Task, current_task
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from functools import cached_property
 from time import perf_counter
 from typing import Any, TypeAlias, cast
@@ -22,19 +24,17 @@ from aiohttp_middlewares._core.sending import (
     Headers,
     Watch,
     departure_of,
+    started,
 )
-from aiohttp_middlewares._core.who import (
-    NOBODY,
-    Caller,
-    caller_known,
-    caller_of,
-)
+from aiohttp_middlewares._core.who import caller_of
 
 #: As nginx has it: the client left before there was an answer.
 CLIENT_CLOSED_REQUEST = 499
 
 #: Told once, when all is over.
 Observer: TypeAlias = "Callable[[Outcome], None]"
+#: With the task and the context in which it was called for.
+_Observation: TypeAlias = "tuple[Observer, Task[Any] | None, Context]"
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -52,17 +52,27 @@ class Outcome(Watch):
     #: How long it took: seconds.
     duration = 0.0
     ended = False
+    _request: web.Request | None = None
+    _task: Any = None
 
     def __init__(self, request: web.Request, departure: Departure) -> None:
         #: When it began, by ``perf_counter``.
         self.start = perf_counter()
-        self._observers: dict[object, Observer] = {}
-        # Until the end: they refer to each other.
-        self._request: web.Request | None = request
+        #: Who asks, as far as it will be found out. From now on, so that
+        #: clones that others make of the request share it.
+        self.caller = caller_of(request)
+        self._observers: dict[object, _Observation] = {}
         departure.watch = self
         departure.take_over()
-        self._task = request.task
-        self._task.add_done_callback(self._connection_ended)
+        task: Any = request.task
+        if departure.ended or task is None:
+            # A shielded handler goes on, and somebody else has answered.
+            self.ended = True
+            return
+        # Until the end: they refer to each other, and to this.
+        self._request = request
+        self._task = task
+        task.add_done_callback(self._connection_ended)
 
     @cached_property
     def method(self) -> str:
@@ -74,26 +84,22 @@ class Outcome(Watch):
         """The path of the route."""
         return "" if self._request is None else route_of(self._request)
 
-    @cached_property
-    def caller(self) -> Caller:
-        """Who asked, as far as it was found out."""
-        return NOBODY if self._request is None else caller_of(self._request)
-
     def observe(self, who: object, observer: Observer) -> bool:
         """Have the observer told; not if there is one of that name already.
 
-        Nor if all is over, as for a shielded handler whose client has left.
+        Nor if all is over, as for a shielded handler whose client has left or
+        has had another answer.
         """
         if self.ended or who in self._observers:
             return False
-        self._observers[who] = observer
+        self._observers[who] = observer, current_task(), copy_context()
         return True
 
     def leaves(self, status: int, headers: Headers, transport: Any) -> None:
         self.headers = headers
         self.is_sent = transport is not None and not transport.is_closing()
-        if self.is_sent:
-            self.status = status
+        # It may take the place of one that did not get out.
+        self.status = status if self.is_sent else CLIENT_CLOSED_REQUEST
 
     def end(self, *, is_complete: bool = False) -> None:
         if self.ended:
@@ -102,18 +108,32 @@ class Outcome(Watch):
         self.duration = perf_counter() - self.start
         self.is_complete = is_complete
         self._task.remove_done_callback(self._connection_ended)
+        self._task = None
         request, self._request = self._request, None
         if request is not None:
+            if not is_complete and not started(request):
+                # The headers were made, and are as far as it got.
+                self.is_sent = False
+                self.status = CLIENT_CLOSED_REQUEST
             self.method = method_of(request)
             self.route = route_of(request)
-            self.caller = caller_known(request)
             if is_complete and not self.size:
                 self.size = self._size_of_file(request)
         observers, self._observers = self._observers, {}
-        for observer in reversed(observers.values()):  # from the inside out
+        now = current_task()
+        # From the inside out.
+        for observer, task, context in reversed(observers.values()):
             try:
-                observer(self)
-            except Exception:
+                # It may be the event loop that tells, or another request that
+                # has written the last byte: it belongs to this one. What was
+                # set further in is known in the very task only.
+                if now is task:
+                    observer(self)
+                else:
+                    context.run(observer, self)
+            except (Exception, CancelledError):
+                # None of ours: nothing is awaited here. The others, such as
+                # who holds a place, have to be told as well.
                 logger.exception("What observes requests failed")
 
     def _size_of_file(self, request: web.Request) -> int:

@@ -39,10 +39,8 @@ def caller_known(request: web.Request) -> Caller:
 
 
 def caller_of(request: web.Request) -> Caller:
-    caller: Caller
-    try:
-        caller = request[_CALLER]
-    except KeyError:
+    caller: Caller | None = stored(request, _CALLER)
+    if caller is None:
         caller = request[_CALLER] = Caller()
     return caller
 
