@@ -847,8 +847,8 @@ async def test_real_provider_whose_visitor_denies_is_a_refusal() -> None:
         async with visited(app) as visitor:
             url = await visitor.to_provider("/1")
             callback = await fill_in(visitor, url, action="deny")
+            # Older versions of the provider leave out the state here.
             assert callback.query["error"] == "access_denied"
-            assert "state" not in callback.query
             assert (await visitor.open(callback)).status == 403
 
 
