@@ -217,6 +217,16 @@ def whole_servers(
 Row = tuple[str, list[str], dict[str, str]]
 PLAIN = {"Host": BROWSER["Host"]}
 RICH = {**PLAIN, "Origin": ORIGIN, "Accept-Encoding": "gzip, br"}
+#: Those that stand beside the thirteen, each alone.
+ALONE = (
+    "request id",
+    "access log",
+    "aiohttp's access log",
+    "server timing",
+    "metrics",
+    "rate limit",
+    "idempotency",
+)
 LISTED = (
     "proxy_headers",
     "trusted_host",
@@ -250,6 +260,7 @@ def the_list(seconds: int, rounds: int) -> Table | None:
         (f"all but {name}", ["documented", f"--without={name}"], PLAIN)
         for name in LISTED
     ]
+    rows += [(name, [name], PLAIN) for name in ALONE]
     rows += [
         ("bare, 10 kB, Origin", ["bare", "--handler=large"], RICH),
         ("all, 10 kB, Origin", ["documented", "--handler=large"], RICH),

@@ -5,6 +5,7 @@ import asyncio
 import json
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -25,7 +26,7 @@ def their_sessions() -> list[Any]:
     return [aiohttp_session.session_middleware(storage)]
 
 
-STACKS = {
+STACKS: dict[str, Callable[[], list[Any]]] = {
     "bare": list,
     "five empty": lambda: [empty] * 5,
     "five": five,
@@ -33,6 +34,13 @@ STACKS = {
     "documented": documented,
     "session": sessions,
     "aiohttp-session": their_sessions,
+    "request id": lambda: [package.request_id_middleware()],
+    "access log": lambda: [package.access_log_middleware()],
+    "aiohttp's access log": list,
+    "server timing": lambda: [package.server_timing_middleware()],
+    "metrics": lambda: [package.metrics_middleware()],
+    "rate limit": lambda: [package.rate_limit_middleware("1000000/second")],
+    "idempotency": lambda: [package.idempotency_middleware()],
     "aiohttp-cors": list,
     "aiohttp-remotes": list,
 }
@@ -113,7 +121,15 @@ async def main() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     logging.getLogger("aiohttp_middlewares").setLevel(logging.CRITICAL)
     app = await application(given.stack, given.handler, given.without)
-    runner = web.AppRunner(app, access_log=None)
+    # What is logged is formatted, and thrown away.
+    handler = logging.FileHandler(os.devnull)
+    logger = logging.getLogger("aiohttp_middlewares.access_log")
+    log = logging.getLogger("aiohttp.access")
+    for each in (logger, log):
+        each.setLevel(logging.INFO)
+        each.addHandler(handler)
+    theirs = given.stack == "aiohttp's access log"
+    runner = web.AppRunner(app, access_log=log if theirs else None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
