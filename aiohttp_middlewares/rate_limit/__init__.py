@@ -302,6 +302,7 @@ def rate_limit_middleware(
         storage or strategy.
     """
     what = "rate_limit_middleware"
+    limits_for(what, storage)
     if scope == "route":
         rule = _Rule(what, limits, key, cost, "route", route_of)
     elif scope == "global":

@@ -34,8 +34,10 @@ STRATEGIES = {
 }
 
 
-def limits_for(what: str) -> Any:
+def limits_for(what: str, storage: object = None) -> Any:
     """The package ``limits``.
+
+    :param storage: What else has to be installed with it.
 
     :raises ImportError: it is not installed; the message names the extra.
     """
@@ -43,9 +45,10 @@ def limits_for(what: str) -> Any:
         import limits.aio.strategies
         import limits.errors
     except ImportError as err:
+        is_redis = isinstance(storage, str) and "redis" in storage
+        extra = "rate-limit-redis" if is_redis else "rate-limit"
         raise ImportError(
-            f"{what} needs limits; "
-            'pip install "aiohttp-middlewares[rate-limit]"'
+            f'{what} needs limits; pip install "aiohttp-middlewares[{extra}]"'
         ) from err
     return limits
 
