@@ -53,7 +53,9 @@ async def problem_error_handler(request: web.Request) -> web.Response:
     As ``application/problem+json``, or as HTML or plain text where the client
     prefers that. An unexpected exception, one that is neither an
     ``HTTPException`` nor has a ``status`` of 400 to 599, is told by the phrase
-    of its status alone. A mapping ``err.data`` adds extension members.
+    of its status alone. A mapping ``err.data`` adds extension members. Problem
+    details of your own and the pages of ``sign_in_middleware`` are sent as they
+    are.
     """
     context = context_of(request)
     given = own_body(context.err)

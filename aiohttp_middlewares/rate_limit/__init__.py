@@ -132,9 +132,9 @@ of its own (``async+redis://localhost:6379/1``).
 ``"sliding-window"`` stores two numbers, and takes the requests of the last
 window for evenly spread; its windows begin in memory by the clock, at each full
 minute, so that nearly twice as many may pass in the minute after a burst, and
-in Redis with the first unit; ``"fixed-window"`` stores one, and lets twice as many
-pass around the end of a window. A cost that is higher than a limit is always
-refused, with a whole window as ``Retry-After``.
+in Redis with the first unit; ``"fixed-window"`` stores one, and lets twice as
+many pass around the end of a window. A cost that is higher than a limit is
+always refused, with a whole window as ``Retry-After``.
 
 The connections to a storage that was given as a URI are closed when the event
 loop ends; a storage object is closed by whoever made it.

@@ -212,11 +212,7 @@ def checked_keys(what: str, secret: object) -> list[bytes]:
             )
         if not key.strip():
             raise ValueError(f"{what} should be a key, got an empty one")
-        if isinstance(key, bytes):
-            is_url = b"://" in key
-        else:
-            is_url = "://" in key
-        if is_url:
+        if b"://" in (key.encode() if isinstance(key, str) else key):
             raise ValueError(
                 f"{what} should be a key, got a URL; did you mean a storage, "
                 "such as RedisStorage(Redis.from_url(...)) of aiohttp-session?"
