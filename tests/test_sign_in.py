@@ -1086,6 +1086,8 @@ async def test_wrong_state_is_a_page_with_a_way_on(
         response = await visitor.open(URL(f"{wrong}?{text}", encoded=True))
         assert location(response) == "/"
     assert warnings(told) == []
+    said = [record.getMessage() for record in told]
+    assert any("or the session's cookie did not come" in x for x in said)
 
 
 async def test_state_is_good_once(issuer: Issuer) -> None:

@@ -17,14 +17,14 @@ def refuse_store(what: str, should: str, given: object) -> NoReturn:
     """Say what it is, and not how it looks: a URL may hold a password."""
     kind = type(given)
     module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    hint = ""
-    if isinstance(given, str):
-        hint = "; did you mean RedisStore(Redis.from_url(...))?"
+    got = f"a {module}{kind.__qualname__}"
+    if isinstance(given, type):
+        got = repr(given)
+    elif isinstance(given, str):
+        got += "; did you mean RedisStore(Redis.from_url(...))?"
     elif module.startswith("redis.asyncio."):
-        hint = "; did you mean RedisStore(...)?"
-    raise TypeError(
-        f"{what} should be {should}, got a {module}{kind.__qualname__}{hint}"
-    )
+        got += "; did you mean RedisStore(...)?"
+    raise TypeError(f"{what} should be {should}, got {got}")
 
 
 class StoreUnavailable(Exception):

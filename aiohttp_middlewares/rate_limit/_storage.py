@@ -37,8 +37,7 @@ STRATEGIES = {
 def limits_for(what: str, storage: object = None) -> Any:
     """The package ``limits``.
 
-    :param storage: What else has to be installed with it.
-
+    :param storage: That in which it is to count.
     :raises ImportError: it is not installed; the message names the extra.
     """
     try:
