@@ -139,7 +139,7 @@ def requires(*scopes: str, role: str | None = None) -> Callable[[H], H]:
             logs.refused(logger, request, "who asks may not")
             raise web.HTTPForbidden(
                 headers={hdrs.WWW_AUTHENTICATE: lacking},
-                text="Who asks may not do this",
+                text="You may not do this",
             )
 
     def decorate(handler: H) -> H:

@@ -955,9 +955,15 @@ def test_whatever_is_in_redis_is_read(value: bytes | str) -> None:
         (
             {"redis": sync_redis.Redis()},
             TypeError,
-            "redis should be a client of redis.asyncio",
+            r"redis should be a client of redis.asyncio, got a redis\.client"
+            r"\.Redis$",
         ),
-        ({"redis": "redis://"}, TypeError, "redis should be a client"),
+        (
+            {"redis": "redis://:secret@localhost"},
+            TypeError,
+            r"redis should be a client of redis.asyncio, got a str; did you "
+            r"mean RedisStore\(Redis\.from_url\(\.\.\.\)\)\?$",
+        ),
         ({"prefix": b"x"}, TypeError, "prefix should be a string"),
         ({"timeout": 0}, ValueError, "timeout should be a positive"),
         ({"timeout": None}, TypeError, "timeout should be a number of seconds"),

@@ -1361,6 +1361,11 @@ async def test_failing_function_is_an_error_and_no_leave_to_pass(
         ({"limits": "often"}, ValueError, "limits should be limits such as"),
         ({"limits": ""}, ValueError, "limits such as '100/minute'"),
         ({"limits": "5/fortnight"}, ValueError, "limits such as"),
+        (
+            {"limits": "5/m"},
+            ValueError,
+            r"\(second, minute, hour, day, month or year\), got '5/m'",
+        ),
         ({"limits": "5/minute;"}, ValueError, "limits such as"),
         ({"limits": "-5/minute"}, ValueError, "limits such as"),
         ({"limits": []}, ValueError, "at least one"),
@@ -1476,6 +1481,7 @@ async def test_wrong_arguments_of_a_check_are_refused(
     ("missing", "storage", "needs"),
     [
         ("limits", "async+memory://", "limits; pip .*\\[rate-limit\\]"),
+        ("limits", "async+redis://h:1", "limits; pip .*\\[rate-limit-redis\\]"),
         ("redis", "async+redis://h:1", "redis; pip .*\\[rate-limit-redis\\]"),
         ("memcachio", "async+memcached://h:1", "memcachio"),
     ],
@@ -1484,6 +1490,8 @@ def test_missing_package_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, missing: str, storage: str, needs: str
 ) -> None:
     import sys
+
+    import redis.asyncio  # noqa: F401
 
     for name in [*sys.modules]:
         if name.split(".")[0] == missing:

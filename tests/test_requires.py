@@ -204,6 +204,7 @@ async def test_who_lacks_something_is_told_what_is_needed(
     response = await ask(aiohttp_client, path, who)
     challenge = f"{INSUFFICIENT}, {needed}" if needed else INSUFFICIENT
     assert response.status == 403
+    assert await response.text() == "You may not do this"
     assert response.headers.getall("WWW-Authenticate") == [challenge]
 
 

@@ -950,6 +950,13 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ([], ValueError, "should be at least one key, got none"),
         ([KEY, ""], ValueError, "should be a key, got an empty one"),
         (
+            f"redis://:{KEY}@localhost:6379",
+            ValueError,
+            "got a URL; did you mean a storage, such as RedisStorage(Redis.from"
+            "_url(...)) of aiohttp-session?",
+        ),
+        ([b"redis://localhost"], ValueError, "got a URL; did you mean"),
+        (
             [KEY, None],
             TypeError,
             "should be keys (str or bytes), got a NoneType",

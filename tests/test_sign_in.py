@@ -50,8 +50,11 @@ from yarl import URL
 from aiohttp_middlewares import (
     JWTCookieStorage,
     SignedCookieStorage,
+    debug_error_handler,
+    error_middleware,
     get_user,
     openid_connect,
+    problem_error_handler,
     session_middleware,
     sign_in_middleware,
     sign_in_url,
@@ -1104,6 +1107,8 @@ async def test_wrong_state_is_a_page_with_a_way_on(
         response = await visitor.open(URL(f"{wrong}?{text}", encoded=True))
         assert location(response) == "/"
     assert warnings(told) == []
+    said = [record.getMessage() for record in told]
+    assert any("or the session's cookie did not come" in x for x in said)
 
 
 async def test_state_is_good_once(issuer: Issuer) -> None:
@@ -1436,6 +1441,29 @@ async def test_page_stays_as_it_is_behind_the_error_middleware(
             "text/html; charset=utf-8"
         ]
         assert (await response.text()).startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize(
+    "handler", [problem_error_handler, debug_error_handler]
+)
+async def test_page_stays_as_it_is_with_handlers_that_render_by_accept(
+    issuer: Issuer, handler: Handler
+) -> None:
+    issuer.back = {"code": None}
+    error = error_middleware(default_handler=handler)
+    async with visited(site(provider(issuer), error)) as visitor:
+        away = await visitor.sign_in()
+        assert away.status == 502
+        for response in (
+            away,
+            await visitor.open("/-/auth/callback?state=x"),
+            await visitor.open("/-/auth/callback?error=access_denied"),
+        ):
+            assert response.headers.getall("Cache-Control") == ["no-store"]
+            assert len(links(await response.text())) == 1
+        response = await visitor.ask("/")
+        assert response.status == 401
+        assert response.content_type == "application/problem+json"
 
 
 # Every kind of answer

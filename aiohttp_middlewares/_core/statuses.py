@@ -30,6 +30,13 @@ class Foreseen:
     """
 
 
+class Rendered:
+    """Marks an answer with a page of its own, made for this client's Accept.
+
+    An error handler that renders by ``Accept`` itself sends it as it is.
+    """
+
+
 class Unavailable(Foreseen, web.HTTPServiceUnavailable):
     """503: a load that is too high, or something else that is away."""
 

@@ -12,8 +12,12 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from aiohttp_middlewares._core.statuses import GROUP
-from aiohttp_middlewares.error._context import ErrorContext, context_of
+from aiohttp_middlewares._core.statuses import GROUP, Rendered
+from aiohttp_middlewares.error._context import (
+    ErrorContext,
+    context_of,
+    own_body,
+)
 from aiohttp_middlewares.error._handlers import negotiated
 
 #: Lines of source to show before and after the one that failed.
@@ -74,10 +78,13 @@ async def debug_error_handler(request: web.Request) -> web.Response:
     """Answer with the traceback and its source: HTML, text or JSON.
 
     Frames of aiohttp, of this package and of Python's own modules are counted
-    in one line, so that the last that is shown is yours. For development only:
-    it shows your code, and what is in your messages, to whoever asks.
+    in one line, so that the last that is shown is yours. The pages of
+    ``sign_in_middleware`` are sent as they are. For development only: it shows
+    your code, and what is in your messages, to whoever asks.
     """
     context = context_of(request)
+    if isinstance(context.err, Rendered) and (given := own_body(context.err)):
+        return given
     return negotiated(
         request,
         context.status,

@@ -10,7 +10,11 @@ from multidict import CIMultiDict
 
 from aiohttp_middlewares._core.grammar.fields import best_media_type
 from aiohttp_middlewares._core.requests import lines
-from aiohttp_middlewares._core.statuses import is_http, own_status
+from aiohttp_middlewares._core.statuses import (
+    Rendered,
+    is_http,
+    own_status,
+)
 from aiohttp_middlewares.error._context import (
     ErrorContext,
     context_of,
@@ -49,11 +53,15 @@ async def problem_error_handler(request: web.Request) -> web.Response:
     As ``application/problem+json``, or as HTML or plain text where the client
     prefers that. An unexpected exception, one that is neither an
     ``HTTPException`` nor has a ``status`` of 400 to 599, is told by the phrase
-    of its status alone. A mapping ``err.data`` adds extension members.
+    of its status alone. A mapping ``err.data`` adds extension members. Problem
+    details of your own and the pages of ``sign_in_middleware`` are sent as they
+    are.
     """
     context = context_of(request)
     given = own_body(context.err)
-    if given is not None and given.content_type == PROBLEM_JSON:
+    if given is not None and (
+        given.content_type == PROBLEM_JSON or isinstance(context.err, Rendered)
+    ):
         given.headers["Cache-Control"] = "no-store"
         return given
     problem = _problem(request, context)

@@ -163,6 +163,7 @@ from aiohttp_middlewares.idempotency._store import (
     MemoryStore,
     Store,
     StoreUnavailable,
+    refuse_store,
 )
 
 __all__ = (
@@ -239,9 +240,7 @@ def idempotency_middleware(
     if store is None:
         store = MemoryStore()
     elif not isinstance(store, Store):
-        options.refuse(
-            TypeError, f"{what} store", "a MemoryStore or a RedisStore", store
-        )
+        refuse_store(f"{what} store", "a MemoryStore or a RedisStore", store)
     name = options.header_name(f"{what} header", header)
     covered_methods = options.methods(f"{what} methods", methods)
     options.flag(f"{what} required", required)

@@ -13,6 +13,7 @@ from aiohttp_middlewares.idempotency._store import (
     Found,
     Store,
     StoreUnavailable,
+    refuse_store,
 )
 
 T = TypeVar("T")
@@ -103,9 +104,7 @@ class RedisStore(Store):
                 f'{what} needs redis; pip install "aiohttp-middlewares[redis]"'
             ) from exc
         if not isinstance(redis, clients.Redis | clients.RedisCluster):
-            options.refuse(
-                TypeError, f"{what} redis", "a client of redis.asyncio", redis
-            )
+            refuse_store(f"{what} redis", "a client of redis.asyncio", redis)
         if not isinstance(prefix, str):
             options.refuse(TypeError, f"{what} prefix", "a string", prefix)
         self._prefix = prefix

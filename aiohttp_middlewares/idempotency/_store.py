@@ -4,13 +4,27 @@ import time
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares.idempotency._answer import Answer
 
 #: How many bytes of answers a :class:`MemoryStore` keeps.
 DEFAULT_MAX_BYTES = 64 * 1024**2
+
+
+def refuse_store(what: str, should: str, given: object) -> NoReturn:
+    """Say what it is, and not how it looks: a URL may hold a password."""
+    kind = type(given)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    got = f"a {module}{kind.__qualname__}"
+    if isinstance(given, type):
+        got = repr(given)
+    elif isinstance(given, str):
+        got += "; did you mean RedisStore(Redis.from_url(...))?"
+    elif module.startswith("redis.asyncio."):
+        got += "; did you mean RedisStore(...)?"
+    raise TypeError(f"{what} should be {should}, got {got}")
 
 
 class StoreUnavailable(Exception):

@@ -136,9 +136,11 @@ of its own (``async+redis://localhost:6379/1``).
 
 ``"moving-window"`` is exact, and stores a time for each unit;
 ``"sliding-window"`` stores two numbers, and takes the requests of the last
-window for evenly spread; ``"fixed-window"`` stores one, and lets twice as many
-pass around the end of a window. A cost that is higher than a limit is always
-refused, with a whole window as ``Retry-After``.
+window for evenly spread; its windows begin in memory by the clock, at each full
+minute, so that nearly twice as many may pass in the minute after a burst, and
+in Redis with the first unit; ``"fixed-window"`` stores one, and lets twice as
+many pass around the end of a window. A cost that is higher than a limit is
+always refused, with a whole window as ``Retry-After``.
 
 The connections to a storage that was given as a URI are closed when the event
 loop ends; a storage object is closed by whoever made it.
@@ -308,6 +310,7 @@ def rate_limit_middleware(
         storage or strategy.
     """
     what = "rate_limit_middleware"
+    limits_for(what, storage)
     if scope == "route":
         rule = _Rule(what, limits, key, cost, "route", route_of)
     elif scope == "global":

@@ -34,18 +34,20 @@ STRATEGIES = {
 }
 
 
-def limits_for(what: str) -> Any:
+def limits_for(what: str, storage: object = None) -> Any:
     """The package ``limits``.
 
+    :param storage: That in which it is to count.
     :raises ImportError: it is not installed; the message names the extra.
     """
     try:
         import limits.aio.strategies
         import limits.errors
     except ImportError as err:
+        is_redis = isinstance(storage, str) and "redis" in storage
+        extra = "rate-limit-redis" if is_redis else "rate-limit"
         raise ImportError(
-            f"{what} needs limits; "
-            'pip install "aiohttp-middlewares[rate-limit]"'
+            f'{what} needs limits; pip install "aiohttp-middlewares[{extra}]"'
         ) from err
     return limits
 

@@ -48,7 +48,10 @@ def parsed(what: str, parse_many: Any, text: object) -> tuple[Limit, ...]:
     :raises TypeError: it is no string.
     :raises ValueError: it says no limits.
     """
-    should = "limits such as '100/minute' or '10/second;100/minute'"
+    should = (
+        "limits such as '100/minute' or '10/second;100/minute' (second, "
+        "minute, hour, day, month or year)"
+    )
     if not isinstance(text, str):
         options.refuse(TypeError, what, should, text)
     items: Sequence[Any] = ()

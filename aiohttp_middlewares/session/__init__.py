@@ -68,6 +68,8 @@ of the cookie itself:
     storage = RedisStorage(redis.Redis(), max_age=86400, samesite="Lax")
     session_middleware(storage)
 
+In Redis it takes ``pip install "aiohttp-middlewares[session,redis]"``.
+
 What it does besides
 ====================
 

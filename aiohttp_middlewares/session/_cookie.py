@@ -212,6 +212,11 @@ def checked_keys(what: str, secret: object) -> list[bytes]:
             )
         if not key.strip():
             raise ValueError(f"{what} should be a key, got an empty one")
+        if b"://" in (key.encode() if isinstance(key, str) else key):
+            raise ValueError(
+                f"{what} should be a key, got a URL; did you mean a storage, "
+                "such as RedisStorage(Redis.from_url(...)) of aiohttp-session?"
+            )
     return [key.encode() if isinstance(key, str) else key for key in keys]
 
 

@@ -39,7 +39,7 @@ Usage
     )
     app.router.add_get("/", home)
 
-It takes ``pip install "aiohttp-middlewares[sign-in]"``.
+It takes ``pip install "aiohttp-middlewares[session,sign-in]"``.
 :doc:`/how-to/sign-in` has the other providers, roles, an API beside a site,
 and what is kept where.
 

@@ -23,11 +23,15 @@ from aiohttp_middlewares._core.requests import (
     is_handshake,
     lines,
 )
-from aiohttp_middlewares._core.statuses import Foreseen
 from aiohttp_middlewares._core.who import get_user
 from aiohttp_middlewares.sign_in._attempt import Attempt, local_target
 from aiohttp_middlewares.sign_in._once import Once
 from aiohttp_middlewares.sign_in._pages import (
+    BadGateway,
+    BadRequest,
+    Forbidden,
+    InternalServerError,
+    Unauthorized,
     page,
     see_other,
     wrong_method,
@@ -52,10 +56,6 @@ _CHALLENGE: dict[str, str] = {hdrs.WWW_AUTHENTICATE: 'Cookie realm="Sign in"'}
 
 #: What answers a request to an address of ours.
 Page: TypeAlias = Callable[[web.Request], Awaitable[web.HTTPException]]
-
-
-class _BadGateway(Foreseen, web.HTTPBadGateway):
-    """What the provider did wrong is no error of the site."""
 
 
 class Flow:
@@ -120,7 +120,7 @@ class Flow:
         logs.refused(logger, request, "nobody has signed in")
         return page(
             request,
-            web.HTTPUnauthorized,
+            Unauthorized,
             401,
             "Sign in",
             "You have to sign in first.",
@@ -212,14 +212,15 @@ class Flow:
         request: web.Request,
         visit: Visit,
         target: str,
-        reason: str = "its state is wrong, was used or is old",
+        reason: str = "its state is wrong, was used or is old, or the "
+        "session's cookie did not come",
     ) -> web.HTTPException:
         if self._is_somebody(request, visit):
             return see_other(target)
         logs.refused(logger, request, reason)
         return page(
             request,
-            web.HTTPBadRequest,
+            BadRequest,
             400,
             "Sign in again",
             "This sign-in is too old, was used before, or was begun in "
@@ -233,7 +234,7 @@ class Flow:
         logs.refused(logger, request, reason)
         return page(
             request,
-            web.HTTPForbidden,
+            Forbidden,
             403,
             "Not signed in",
             text,
@@ -252,7 +253,7 @@ class Flow:
         )
         return page(
             request,
-            _BadGateway,
+            BadGateway,
             502,
             "Not signed in",
             f"{name} did not answer as it should.",
@@ -267,7 +268,7 @@ class Flow:
         )
         return page(
             request,
-            web.HTTPInternalServerError,
+            InternalServerError,
             500,
             "Not signed in",
             "What is kept of you does not fit the session, a cookie of 4096 "
@@ -284,7 +285,7 @@ class Flow:
             logs.refused(logger, request, "it comes from another origin")
             return page(
                 request,
-                web.HTTPForbidden,
+                Forbidden,
                 403,
                 "Not signed out",
                 "This has to be asked for by a page of this site.",

@@ -11,6 +11,7 @@ from yarl import URL
 
 from aiohttp_middlewares._core.grammar.fields import best_media_type
 from aiohttp_middlewares._core.requests import lines
+from aiohttp_middlewares._core.statuses import Foreseen, Rendered
 
 PROBLEM_JSON = "application/problem+json"
 #: Of what others say, so many characters are shown.
@@ -24,6 +25,30 @@ _HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+class BadRequest(Rendered, web.HTTPBadRequest):
+    pass
+
+
+class Unauthorized(Rendered, web.HTTPUnauthorized):
+    pass
+
+
+class Forbidden(Rendered, web.HTTPForbidden):
+    pass
+
+
+class MethodNotAllowed(Rendered, web.HTTPMethodNotAllowed):
+    pass
+
+
+class InternalServerError(Rendered, web.HTTPInternalServerError):
+    pass
+
+
+class BadGateway(Foreseen, Rendered, web.HTTPBadGateway):
+    """What the provider did wrong is no error of the site."""
 
 
 def page(
@@ -95,7 +120,7 @@ def wrong_method(
         return None
     return page(
         request,
-        partial(web.HTTPMethodNotAllowed, request.method, methods),
+        partial(MethodNotAllowed, request.method, methods),
         405,
         "Method not allowed",
         f"This address takes {methods[0]} only.",
