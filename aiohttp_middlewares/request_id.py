@@ -55,7 +55,7 @@ What aiohttp logs of a request that it cannot parse has none.
 
 import logging
 import re
-import uuid
+import secrets
 from collections.abc import Callable
 
 from aiohttp import web
@@ -90,7 +90,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 def new_request_id() -> str:
     """32 random hexadecimal digits."""
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 def is_request_id(text: str) -> bool:

@@ -56,9 +56,8 @@ def main() -> None:
         if (table := the_list(given.seconds, given.processes)) is not None:
             show("the documented list", *table)
             if given.save:
-                write(
-                    f"performance-list-{platform.python_version()}.csv", table
-                )
+                version = "{}.{}".format(*sys.version_info)
+                write(f"performance-list-{version}.csv", table)
         return
     cases = in_process(pythons, given.rounds, given.processes)
     show("nanoseconds over a bare handler", *cases)
