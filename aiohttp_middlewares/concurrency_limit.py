@@ -91,7 +91,7 @@ from collections.abc import Callable
 from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.outcome import Outcome, outcome_of
 from aiohttp_middlewares._core.statuses import Unavailable
@@ -158,7 +158,7 @@ def concurrency_limit_middleware(
         name = None
         if key is not None and (name := key(request)) is None:
             return await handler(request)
-        limiters = request.get(_LIMITERS)
+        limiters = stored(request, _LIMITERS)
         if limiters is None:
             limiters = request[_LIMITERS] = set()
         elif who in limiters:  # it has its place already

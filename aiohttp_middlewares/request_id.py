@@ -63,7 +63,7 @@ from multidict import istr
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.grammar.networks import PeerCollection
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.request_id import REQUEST_ID
 from aiohttp_middlewares._core.requests import Peers, lines
@@ -158,7 +158,8 @@ def request_id_middleware(
     async def request_id(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        if _KEY in request:  # another one further out has been here
+        if stored(request, _KEY) is not None:
+            # Another one further out has been here.
             return await handler(request)
         request[_KEY] = identity = sent(request) or generator()
         # It stays for what aiohttp logs in the end: each request has a

@@ -87,7 +87,7 @@ from aiohttp import web
 from multidict import istr
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.outcome import Outcome, outcome_of
 from aiohttp_middlewares._core.requests import warn_once
@@ -180,7 +180,9 @@ def server_timing_middleware(
     async def server_timing(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        if _KEY in request or (ignored is not None and ignored(request)):
+        if stored(request, _KEY) is not None or (
+            ignored is not None and ignored(request)
+        ):
             # Another one further out measures it, or none is to.
             return await handler(request)
         request[_KEY] = timing = ServerTiming()
@@ -295,7 +297,7 @@ def server_timing(request: web.Request) -> ServerTiming:
 
     Without the middleware, and for what it ignores: nowhere.
     """
-    timing: ServerTiming | None = request.get(_KEY)
+    timing: ServerTiming | None = stored(request, _KEY)
     return ServerTiming() if timing is None else timing
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.keys import request_key, stored
 
 
 def on_failure(
@@ -16,7 +16,7 @@ def on_failure(
 
 
 def failed(request: web.Request, err: Exception) -> None:
-    callback: Any = request.get(_FAILURE)
+    callback: Any = stored(request, _FAILURE)
     if callback is not None:
         callback(err)
 

@@ -133,7 +133,7 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import lines, warn_once
 from aiohttp_middlewares._core.sending import (
@@ -265,7 +265,7 @@ def idempotency_middleware(
             request.method not in covered_methods
             or (covered is not None and not covered(request))
             or (ignored is not None and ignored(request))
-            or _SEEN in request  # by another one further out
+            or stored(request, _SEEN)  # by another one further out
         ):
             return await handler(request)
 

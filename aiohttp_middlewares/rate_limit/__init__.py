@@ -159,7 +159,7 @@ from multidict import istr
 from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.caching import LONGEST_KEY, remembered
 from aiohttp_middlewares._core.grammar.networks import parse_node
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.requests import warn_once
 from aiohttp_middlewares._core.routes import route_of
@@ -349,7 +349,7 @@ def rate_limit_middleware(
     async def rate_limit(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        visit = request.get(_VISIT)
+        visit = stored(request, _VISIT)
         if visit is None:
             visit = request[_VISIT] = _Visit(counter)
         else:
@@ -608,7 +608,7 @@ _VISIT = request_key("aiohttp_middlewares.rate_limit", _Visit)
 
 
 def _visit_in(what: str, request: web.Request) -> _Visit:
-    visit: _Visit | None = request.get(_VISIT)
+    visit: _Visit | None = stored(request, _VISIT)
     if visit is None:
         raise RuntimeError(
             f"{what} needs rate_limit_middleware: put one into the middlewares "

@@ -6,7 +6,8 @@ or from none.
 
 import re
 import time
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aiohttp_middlewares._core import options
@@ -132,7 +133,7 @@ def counter_of(what: str, storage: Any, strategy: str) -> Counter:
 # =======================================
 
 
-class PublicCounter:
+class PublicCounter(ABC):
     """Looks at each window, then takes from each."""
 
     def __init__(self, storage: Any, limiter: Any, strategy: str) -> None:
@@ -141,8 +142,8 @@ class PublicCounter:
         #: A part of the key: each keeps something else there.
         self.strategy = strategy
 
-    async def look(self, limit: Limit, bucket: str, units: int) -> Window:
-        raise NotImplementedError
+    @abstractmethod
+    async def look(self, limit: Limit, bucket: str, units: int) -> Window: ...
 
     async def count(
         self, bucket: str, limits: Sequence[Limit], units: int
@@ -207,7 +208,7 @@ class SlidingCounter(PublicCounter):
         return sliding(seconds, previous, previous_rest, current, current_rest)
 
 
-_COUNTERS = {
+_COUNTERS: dict[str, Callable[[Any, Any, str], PublicCounter]] = {
     "fixed-window": FixedCounter,
     "moving-window": MovingCounter,
     "sliding-window": SlidingCounter,

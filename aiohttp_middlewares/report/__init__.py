@@ -128,7 +128,7 @@ from typing import Any
 from aiohttp import web
 
 from aiohttp_middlewares._core import logs, options
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware, no_response
 from aiohttp_middlewares._core.statuses import (
     Foreseen,
@@ -194,7 +194,7 @@ def report_middleware(
     async def report(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
-        outer: _Watch | None = request.get(_KEY)
+        outer: _Watch | None = stored(request, _KEY)
         if outer is not None:
             return await outer.answer(request, handler)
         watch = request[_KEY] = _Watch(desk)

@@ -112,7 +112,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares._core.keys import request_key
+from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.urls import exemption
 from aiohttp_middlewares._core.who import get_claims, get_user, set_user
@@ -271,7 +271,7 @@ def sign_in_url(request: web.Request) -> str:
 
     :raises RuntimeError: no :func:`sign_in_middleware` stands outside.
     """
-    path = request.get(_PATH)
+    path = stored(request, _PATH)
     if path is None:
         raise RuntimeError(
             "sign_in_url needs sign_in_middleware outside of the handler"
