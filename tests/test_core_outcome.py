@@ -371,6 +371,25 @@ async def test_stream_that_fails_is_cut_and_told_of() -> None:
     assert not outcome.is_complete
 
 
+async def test_what_the_writer_cuts_off_does_not_count() -> None:
+    async def too_long(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = 4
+        await response.prepare(request)
+        await response.write(b"12")
+        await response.write(b"3456")
+        await response.write(b"78")
+        return response
+
+    async with serving(routes={"/long": too_long}) as (site, seen):
+        connection = await site.connect()
+        connection.send("GET /long")
+        assert (await connection.answer()).rest == b"1234"
+        connection.leave()
+        await eventually(lambda: seen)
+    assert [outcome.size for outcome in seen] == [4]
+
+
 async def test_what_takes_the_place_of_a_late_answer_is_told_of() -> None:
     async def slow(request: web.Request) -> web.Response:
         await asyncio.sleep(60)
