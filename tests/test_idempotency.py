@@ -1672,3 +1672,32 @@ def test_redis_store_without_redis_says_what_to_install(
     assert str(failed.value) == (
         'RedisStore needs redis; pip install "aiohttp-middlewares[redis]"'
     )
+
+
+async def test_smaller_limit_further_out_holds_for_what_is_read_ahead(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    async def page(request: web.Request) -> web.Response:
+        return web.Response(body=await request.read())
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 10
+
+    app = web.Application(
+        middlewares=[
+            error_middleware(),
+            body_limit_middleware(100),
+            timeout_middleware(30),
+            shield_middleware(methods=["POST"]),
+            idempotency_middleware(),
+        ]
+    )
+    app.router.add_post("/", page)
+    client = await aiohttp_client(app)
+    headers = {"Idempotency-Key": "one"}
+    answer = await client.post("/", data=pieces(), headers=headers)
+    assert answer.status == 413
+    # The key is free: nothing was done.
+    answer = await client.post("/", data=b"x" * 100, headers=headers)
+    assert (answer.status, await answer.read()) == (200, b"x" * 100)
