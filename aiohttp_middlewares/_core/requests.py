@@ -26,7 +26,7 @@ from aiohttp_middlewares.annotations import Handler
 
 
 class WithHeaders(Protocol):
-    """A request, or as much of it as its headers."""
+    """As much of a request as its headers."""
 
     @property
     def headers(self) -> Mapping[str, str]: ...
@@ -35,7 +35,7 @@ class WithHeaders(Protocol):
     def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
 
 
-def lines(request: WithHeaders, name: str) -> list[str]:
+def lines(request: web.BaseRequest | WithHeaders, name: str) -> list[str]:
     """All lines of a header field, without the blanks around them."""
     headers = request.headers
     if type(headers) is CIMultiDictProxy:
