@@ -443,9 +443,10 @@ def test_loggers_are_typed_and_nothing_of_aiohttp_warns(path: Path) -> None:
 def test_no_line_holds_a_path_of_a_machine() -> None:
     folders = ["aiohttp_middlewares", "tests", "docs", "examples", "benchmarks"]
     files = [path for name in folders for path in (ROOT / name).rglob("*")]
-    for pattern in (".ci/*", ".github/**/*", "*.rst", "*.toml", "Makefile"):
+    for pattern in (".ci/*", ".github/**/*", ".*.yaml", ".editorconfig"):
         files += ROOT.glob(pattern)
-    files += ROOT.glob(".[a-z]*")
+    for pattern in ("*.rst", "*.toml", "Makefile", ".gitignore"):
+        files += ROOT.glob(pattern)
     local = re.compile(rb"/(?:tmp|work|farm|root|home|Users)/[a-zA-Z]")
     found = [
         f"{name_of(path)}:{number}"
