@@ -30,20 +30,29 @@ async function main() {
       parts.push(part);
     }
   }
-  document.getElementById("try-all").onclick = (event) =>
-    tryAll(event.target, parts);
+  whenPressed(document.getElementById("try-all"), () => tryAll(parts));
   fitTheScreen();
   showWhereWeAre();
   // What was asked for was not there when the page came.
   document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 
-async function tryAll(button, parts) {
+/* One run at a time. A button that is disabled would lose the focus. */
+function whenPressed(button, run) {
+  button.onclick = async () => {
+    if (!button.ariaDisabled) {
+      button.ariaDisabled = "true";
+      await run();
+      button.ariaDisabled = null;
+    }
+  };
+}
+
+async function tryAll(parts) {
   const summary = document.getElementById("summary");
   const cards = parts.flatMap((part) => part.cards);
   // One sentence is enough for those who listen.
   document.getElementById("middlewares").ariaBusy = "true";
-  button.disabled = true;
   let good = 0;
   for (const [index, card] of cards.entries()) {
     summary.textContent = `${index + 1} of ${cards.length} …`;
@@ -52,7 +61,6 @@ async function tryAll(button, parts) {
   }
   summary.textContent = `${good} of ${cards.length} are as they should be`;
   summary.className = good === cards.length ? "good" : "bad";
-  button.disabled = false;
   document.getElementById("middlewares").ariaBusy = "false";
 }
 
@@ -143,7 +151,7 @@ class Card {
     this.part(".method").textContent = `${scenario.method} ${scenario.path}`;
     this.part(".curl").textContent = scenario.curl;
     this.part(".try").setAttribute("aria-label", `Try: ${scenario.title}`);
-    this.part(".try").onclick = () => this.run();
+    whenPressed(this.part(".try"), () => this.run());
     this.part(".visit").href = this.url;
     this.part(".visit").hidden = !scenario.sign_in;
   }
@@ -156,7 +164,6 @@ class Card {
   async run() {
     const { scenario } = this;
     this.clear();
-    this.part(".try").disabled = true;
     this.start = performance.now();
     let wrong;
     try {
@@ -186,7 +193,6 @@ class Card {
       ? `✗ ${wrong.join("; ")}`
       : "✓ as it should be";
     verdict.className = `verdict ${wrong.length ? "bad" : "good"}`;
-    this.part(".try").disabled = false;
     this.good = wrong.length === 0;
     this.tried();
     return this.good;

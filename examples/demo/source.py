@@ -99,9 +99,10 @@ def _entries() -> dict[str, Block]:
 def _blocks(file: str) -> list[Block]:
     """All that can be shown. Handlers are shown as a whole, or not at all."""
     found = []
+    handlers = {name for name, _, _ in _handlers()}
     for top in _tree(file).body:
         found.append(_block(file, top))
-        if getattr(top, "name", "") not in _handlers():
+        if getattr(top, "name", "") not in handlers:
             for node in ast.walk(top):
                 if isinstance(node, ast.stmt):
                     found.append(_block(file, node))
@@ -155,28 +156,32 @@ def _own(scenario: Scenario) -> Iterator[Block]:
     asked = [(scenario.method, scenario.path)]
     if "redirect" in scenario.expect:
         asked.append(("GET", scenario.expect["redirect"].split()[1]))
-    for name, (method, pattern) in _handlers().items():
-        for asks, path in asked:
-            if asks == method and re.fullmatch(pattern, path):
-                yield next(
-                    _block(FILES[0], top)
-                    for top in _tree(FILES[0]).body
-                    if getattr(top, "name", "") == name
-                )
+    names = {
+        handler
+        for handler, method, pattern in _handlers()
+        if any(
+            asks == method and re.fullmatch(pattern, path)
+            for asks, path in asked
+        )
+    }
+    for top in _tree(FILES[0]).body:
+        if getattr(top, "name", "") in names:
+            yield _block(FILES[0], top)
 
 
 @cache
-def _handlers() -> dict[str, tuple[str, str]]:
-    """The method and the pattern of the path of each handler, by its name."""
-    return {
-        # What is in braces is the name of a part, and its pattern.
-        inspect.unwrap(route.handler).__name__: (
+def _handlers() -> list[tuple[str, str, str]]:
+    """The name, the method and the pattern of the path of each handler."""
+    return [
+        (
+            inspect.unwrap(route.handler).__name__,
             route.method,
+            # What is in braces is the name of a part, and its pattern.
             re.sub(r"\{\w+:(.+?)\}", r"(?:\1)", route.path),
         )
         for route in routes
         if isinstance(route, web.RouteDef)
-    }
+    ]
 
 
 def _named(code: str) -> Iterator[tuple[str, int, int]]:
@@ -190,7 +195,8 @@ def _named(code: str) -> Iterator[tuple[str, int, int]]:
             continue  # brackets
         start = squeezed.find(sought, place)
         if start < 0:
-            raise ValueError(f"{part!r} of {code!r} is not in {FILES}")
+            where = " or behind it in ".join(FILES)
+            raise ValueError(f"{part!r} of {code!r} is not in {where}")
         place = start + len(sought)
         file, first = lines[start]
         yield file, first, lines[place - 1][1]
