@@ -1,8 +1,11 @@
 """The page of the demo, with a visitor who presses its buttons."""
 
 import asyncio
+import runpy
+import struct
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from examples.demo import page as page_module
 from examples.demo.scenarios import MIDDLEWARES, TASKS, Scenario, scenarios
 from examples.demo.server import Origins, running
 
+DOCS = Path(__file__).parents[2] / "docs"
 TRY_ALL = """
 document.getElementById("try-all").click();
 const summary = document.getElementById("summary");
@@ -122,7 +126,7 @@ async def try_all(chromium: webdriver.Chrome, page: Page) -> str:
 async def test_everything_is_as_it_should_be(
     demo: Origins, chromium: webdriver.Chrome, page: Page
 ) -> None:
-    chromium.get_log("browser")  # what was before
+    complaints(chromium)  # of what was before
     summary = await try_all(chromium, page)
     assert await page.run(WRONG) == []
     good, _, count, *_ = summary.split()
@@ -133,8 +137,17 @@ async def test_everything_is_as_it_should_be(
     ) == ["✓"] * len(MIDDLEWARES)
     # Answers such as 404 are for show; that anything is kept from its work by
     # the policy of the page is not.
-    sources = {entry["source"] for entry in chromium.get_log("browser")}
-    assert sources <= {"network"}
+    assert [
+        each for each in complaints(chromium) if each["source"] != "network"
+    ] == []
+
+
+def complaints(chromium: webdriver.Chrome) -> list[dict[str, str]]:
+    """What the console of the browser has, since it was last asked."""
+    found: list[dict[str, str]] = chromium.execute(
+        "getLog", {"type": "browser"}
+    )["value"]
+    return found
 
 
 async def test_page_can_be_read_in_light_and_dark_and_on_a_narrow_screen(
@@ -369,7 +382,7 @@ async def test_texts_that_look_like_html_are_shown_as_they_are(
         data=hostile,
     )
     monkeypatch.setattr(page_module, "scenarios", lambda page: [scenario])
-    monkeypatch.setitem(page_module.MIDDLEWARES, "csrf", hostile)
+    monkeypatch.setitem(MIDDLEWARES, "csrf", hostile)
     async with running(0, 0) as origins:
         await page.visit(origins.page)
         shown = await page.run(
@@ -445,3 +458,30 @@ async def test_visitor_signs_in_by_the_link(demo: Origins, page: Page) -> None:
     await page.click("button")
     here = await page.run("return location.href")
     assert here == f"{demo.api}/-/auth/signed-out"
+
+
+# The pictures in the docs
+# ========================
+
+
+def test_pictures_are_taken_as_they_are_in_the_docs(
+    chromium: webdriver.Chrome, tmp_path: Path
+) -> None:
+    """``chromium`` says what is missing where it is not there."""
+    record = runpy.run_path(str(DOCS / "record_demo.py"))["record"]
+    asyncio.run(record(tmp_path, 0, 0))
+    taken = {path.name: size(path) for path in tmp_path.iterdir()}
+    kept = {path.name: size(path) for path in (DOCS / "images").iterdir()}
+    assert taken == {
+        name: kept[name] for name in kept if name.startswith("demo-")
+    }
+    assert len(set(taken.values())) == 2
+    page = (DOCS / "demo.rst").read_text(encoding="utf-8")
+    for path in tmp_path.iterdir():
+        assert f".. figure:: images/{path.name}\n" in page
+        assert path.stat().st_size < 100_000
+
+
+def size(path: Path) -> tuple[int, ...]:
+    """Width and height, as the head of a PNG has them."""
+    return struct.unpack(">8x4x4sII", path.read_bytes()[:24])[1:]
