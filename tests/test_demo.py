@@ -357,6 +357,13 @@ async def test_code_of_each_scenario_has_its_middleware_and_its_handler(
         assert inspect.getsource(inspect.unwrap(handler)).strip() in text
 
 
+def test_code_is_shown_from_the_api_and_from_what_runs_it() -> None:
+    files = {
+        excerpt.file for scenario in TABLE for excerpt in excerpts(scenario)
+    }
+    assert files == {"api.py", "server.py"}
+
+
 def test_long_code_is_folded_around_what_is_named() -> None:
     scenario = Scenario(
         "cors", "", "", "cors_middleware(… max_age=600, …)", "/", {}

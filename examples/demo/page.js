@@ -30,21 +30,27 @@ async function main() {
       parts.push(part);
     }
   }
-  whenPressed(document.getElementById("try-all"), () => tryAll(parts));
+  const button = document.getElementById("try-all");
+  button.onclick = oneAtATime(button, () => tryAll(parts));
   fitTheScreen();
   showWhereWeAre();
   // What was asked for was not there when the page came.
   document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 
-/* One run at a time. A button that is disabled would lose the focus. */
-function whenPressed(button, run) {
-  button.onclick = async () => {
-    if (!button.ariaDisabled) {
+/* One run at a time, which the button shows: disabled, it would lose the
+   focus. */
+function oneAtATime(button, run) {
+  let running = null;
+  return () => {
+    if (!running) {
       button.ariaDisabled = "true";
-      await run();
-      button.ariaDisabled = null;
+      running = run().finally(() => {
+        button.ariaDisabled = null;
+        running = null;
+      });
     }
+    return running;
   };
 }
 
@@ -151,7 +157,8 @@ class Card {
     this.part(".method").textContent = `${scenario.method} ${scenario.path}`;
     this.part(".curl").textContent = scenario.curl;
     this.part(".try").setAttribute("aria-label", `Try: ${scenario.title}`);
-    whenPressed(this.part(".try"), () => this.run());
+    this.run = oneAtATime(this.part(".try"), () => this.try());
+    this.part(".try").onclick = this.run;
     this.part(".visit").href = this.url;
     this.part(".visit").hidden = !scenario.sign_in;
   }
@@ -161,7 +168,7 @@ class Card {
   }
 
   /* Try it, show it, and say whether it is as it should be. */
-  async run() {
+  async try() {
     const { scenario } = this;
     this.clear();
     this.start = performance.now();

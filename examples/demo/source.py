@@ -1,8 +1,8 @@
 """The lines that a scenario is about, cut from the source of the demo.
 
-They are the list entry of its middleware, whatever its ``code`` names, and the
-handlers that it asks. A ``code`` that stands nowhere is a :exc:`ValueError` at
-the start of the demo.
+They are the entry of its middleware in the list, all that its ``code`` names,
+and the handlers that it asks. A ``code`` that stands nowhere is a
+:exc:`ValueError` at the start of the demo.
 """
 
 import ast
@@ -85,7 +85,7 @@ def _lines(file: str) -> list[str]:
 
 @cache
 def _entries() -> dict[str, Block]:
-    """The lists of middlewares, by the names that are called there."""
+    """What is in the lists of middlewares, by what is called there."""
     return {
         entry.func.id: _block(file, entry)
         for file in FILES
@@ -117,8 +117,11 @@ def _tree(file: str) -> ast.Module:
 
 def _listed(node: ast.AST) -> list[ast.expr]:
     """The entries of ``middlewares=[…]``."""
-    if isinstance(node, ast.keyword) and node.arg == "middlewares":
-        assert isinstance(node.value, ast.List)
+    if (
+        isinstance(node, ast.keyword)
+        and node.arg == "middlewares"
+        and isinstance(node.value, ast.List)
+    ):
         return node.value.elts
     return []
 

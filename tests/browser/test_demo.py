@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
 
 from browser.conftest import Page
 from examples.demo import page as page_module
@@ -441,6 +442,51 @@ async def test_countdown_is_gone_with_the_next_try(
         title="One request too many",
     )
     assert hidden == [False, True]
+
+
+async def test_page_within_has_its_style_and_runs_nothing(
+    demo: Origins, chromium: webdriver.Chrome, page: Page
+) -> None:
+    await page.run(TRY, title="A bug as a debug page")
+
+    def within() -> list[object]:
+        frame = chromium.find_element("css selector", "iframe:not([hidden])")
+        sandbox = frame.get_attribute("sandbox")
+        chromium.switch_to.frame(frame)
+        try:
+            WebDriverWait(chromium, timeout=20, poll_frequency=0.05).until(
+                lambda driver: driver.find_elements("css selector", "h1")
+            )
+            sheets = chromium.execute_script(
+                "return document.styleSheets.length"
+            )
+        finally:
+            chromium.switch_to.default_content()
+        return [sandbox, sheets]
+
+    assert await asyncio.to_thread(within) == ["", 1]
+
+
+async def test_button_that_is_pressed_twice_asks_once(
+    demo: Origins, page: Page
+) -> None:
+    asked, pressed = await page.run(
+        """
+        const titled = [...document.querySelectorAll("article")].find(
+          (card) => card.querySelector("h4").textContent === title);
+        titled.querySelector(".try").click();
+        const pressed = titled.querySelector(".try").ariaDisabled;
+        """
+        + TRY
+        + """
+        const asked = performance.getEntriesByName(url).length;
+        return [asked, [pressed, card.querySelector(".try").ariaDisabled]];
+        """,
+        title="An exception as JSON",
+        url=f"{demo.api}/errors/json",
+    )
+    assert asked == 1
+    assert pressed == ["true", None]
 
 
 async def test_visitor_signs_in_by_the_link(demo: Origins, page: Page) -> None:
