@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo demo-check test coverage test-redis test-browser test-proxy \
-	fuzz soak soak-short format lint types docs bench bench-client bench-limits bench-tokens \
-	bench-observability bench-instructions bench-compression clean
+	fuzz soak soak-short format lint types docs screenshots bench bench-client \
+	bench-limits bench-tokens bench-observability bench-instructions \
+	bench-compression clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s%s\n", $$1, $$2}' \
@@ -64,6 +65,9 @@ types: $(VENV)/.types ## Check the types, also as those see them who use them
 
 docs: $(VENV)/.docs ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+screenshots: $(VENV)/.browser ## Take the pictures of the demo for the docs
+	PYTHONPATH=. $(BIN)/python docs/record_demo.py $(ARGS)
 
 # Upstream stands beside, in an environment of its own, with what others use.
 UPSTREAM := $(VENV)-upstream
