@@ -189,6 +189,8 @@ def _referer(sent: str | None) -> str | None:
     return text
 
 
-# What is before an "@" in the first part that can be an authority, and before
-# one in what stands there when that is gone.
-_USERINFO = re.compile(r"\A(?:[^/]*@)?((?:[^/@]+/+|//+)?)[^/]*@")
+# What is before an "@" in the first part that can be an authority, and in the
+# authority that is left when that is gone.
+_USERINFO = re.compile(
+    r"\A(?:[^/]*@(?=(?:[^/@]*:)?//))?((?:[^/@]+/+|//+)?)[^/]*@"
+)
