@@ -1452,6 +1452,11 @@ def test_only_coroutine_functions_are_decorated(wrong: Any) -> None:
         rate_limit("5/minute")(wrong)
 
 
+async def test_decorated_function_is_asked_with_a_request() -> None:
+    with pytest.raises(TypeError, match="is for handlers"):
+        await rate_limit("5/minute")(hello)("no request")  # type: ignore[arg-type]
+
+
 async def test_wrong_arguments_of_a_check_are_refused(
     aiohttp_client: AiohttpClient,
 ) -> None:
