@@ -33,8 +33,8 @@ python_use_unqualified_type_names = True
 toc_object_entries = False
 
 # The build asks nobody: here is, of others' inventories, what these pages name.
-# A line is the name, what it is (`mod` for a module), and the page. To link more,
-# add a line.
+# A line is the name, what it is (`mod` for a module), and the page. To link
+# more, add a line.
 INVENTORIES = Path(__file__).parent / "inventories"
 intersphinx_mapping = {
     "python": ("https://docs.python.org/3", str(INVENTORIES / "python.txt")),

@@ -43,7 +43,9 @@ def pages() -> Iterator[tuple[Path, str]]:
 
 def page_of(module: ModuleType) -> str:
     name = module.__name__
-    above, title, below, *text = inspect.cleandoc(module.__doc__ or "").splitlines()
+    above, title, below, *text = inspect.cleandoc(
+        module.__doc__ or ""
+    ).splitlines()
     return "\n".join(
         [
             f"{MADE} {name}:",

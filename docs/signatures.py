@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
-from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -87,8 +86,8 @@ class Written(ast.NodeTransformer):
 
 
 def find_home(
-    app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nodes.Node
-) -> nodes.Node | None:
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, content: Any
+) -> Any:
     """Look for what was not found under its name where it is documented."""
     if node["refdomain"] != "py":
         return None
