@@ -11,10 +11,11 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.domains.python import PythonDomain
 from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import stringify_annotation
 
@@ -97,7 +98,7 @@ def find_home(
     if path and path[0] != "aiohttp_middlewares":
         return None  # intersphinx goes on
     ours = "aiohttp_middlewares.client." if "client" in path else ""
-    python = env.domains.python_domain
+    python = cast(PythonDomain, env.get_domain("py"))
     for name in python.objects:
         if name.startswith(ours) and name.endswith(f".{last}"):
             return python.resolve_xref(

@@ -164,3 +164,31 @@ async def test_runner_for_gunicorn_is_one(
     await runner.setup()
     assert isinstance(runner.app, web.Application)
     await runner.cleanup()
+
+
+async def test_public_site_is_as_safe_as_the_page_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = run(shown("../security.rst", "hunter2"), monkeypatch)["create_app"]()
+    proxied = {"Host": "example.com", "X-Forwarded-Proto": "https"}
+    async with TestClient(TestServer(app)) as client:
+
+        async def ask(method: str, path: str, **options: Any) -> int:
+            headers = {**proxied, **options.pop("headers", {})}
+            async with client.request(
+                method, path, headers=headers, allow_redirects=False, **options
+            ) as answer:
+                if answer.status not in (307, 400):
+                    assert "Content-Security-Policy" in answer.headers
+                assert "hunter2" not in await answer.text()
+                return answer.status
+
+        assert await ask("GET", "/") == 200
+        assert await ask("GET", "/broken") == 500
+        assert await ask("GET", "/", headers={"Host": "a.example"}) == 400
+        by_http = {"X-Forwarded-Proto": "http"}
+        assert await ask("GET", "/", headers=by_http) == 307
+        forged = {"Sec-Fetch-Site": "cross-site"}
+        assert await ask("POST", "/", headers=forged) == 403
+        length = {"Content-Length": str(1024**2 + 1)}
+        assert await ask("POST", "/", headers=length) == 413
