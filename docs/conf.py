@@ -21,6 +21,7 @@ nitpick_ignore_regex = [
     ("py:class", r"aiohttp_middlewares\.(.+\.)?(_\w+\..+|H)"),
     ("py:class", r"aiohttp_middlewares\.session\.Storage"),
     ("py:exc", "StoreUnavailable"),
+    ("py:class", "ellipsis"),  # Sphinx 8 calls it so
     ("py:class", r"aiohttp\.tracing\.Trace"),
 ]
 
@@ -31,6 +32,8 @@ autodoc_typehints_format = "short"
 maximum_signature_line_length = 68
 python_use_unqualified_type_names = True
 toc_object_entries = False
+# Error messages are looked for as they are.
+smartquotes = False
 
 # The build asks nobody: here is, of others' inventories, what these pages name.
 # A line is the name, what it is (`mod` for a module), and the page. To link

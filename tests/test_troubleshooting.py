@@ -47,7 +47,7 @@ BROWSERS = re.compile("Access-Control|preflight|redirected you too many times")
 #: These are said by nobody: what somebody sees who looks.
 SEEN = {
     "401 for an OPTIONS request",
-    "500 Internal Server Error without CORS headers or JSON",
+    "500 Internal Server Error as plain text",
     "A header is there, but the page cannot read it",
     "A write is cut off at shutdown, although it is shielded",
     "The session is lost",
@@ -119,8 +119,8 @@ async def lack_a_package(log: Any, patch: pytest.MonkeyPatch) -> object:
 
 
 @met(
-    "should be a collection of strings, patterns or URLs, got"
-    " 'https://a.example'; did you mean ['https://a.example']?"
+    "should be a collection of strings, patterns or URLs, got …; did you"
+    " mean […]?"
 )
 async def give_a_string(log: Any, patch: Any) -> object:
     return await refused(lambda: cors_middleware(origins="https://a.example"))
