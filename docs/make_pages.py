@@ -13,6 +13,7 @@ import inspect
 import pkgutil
 import re
 import sys
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -75,12 +76,14 @@ def directives(module: ModuleType) -> list[str]:
     kinds: dict[str, list[str]] = {"middleware": [], "call": [], "data": []}
     for name in module.__all__:
         value = getattr(module, name)
-        if inspect.isclass(value):
+        # In Python 3.10 an alias such as Callable[…] says that it is a class.
+        is_alias = typing.get_origin(value) is not None
+        if inspect.isclass(value) and not is_alias:
             line, kind = f".. autoclass:: {name}", "call"
         elif inspect.isfunction(value):
             line, kind = f".. autofunction:: {name}", "call"
         elif (
-            not isinstance(value, str)
+            is_alias
             or name.startswith("DEFAULT_")
             or re.search(rf"^#: .*\n{name}\b", source, re.M)
         ):  # and not the mere name of a header
