@@ -86,6 +86,18 @@ class Written(ast.NodeTransformer):
         return stringify_annotation(value, "fully-qualified")
 
 
+def leave_out_what_python_says(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """Show no text of ``str`` where a string has none of its own."""
+    if (
+        what == "data"
+        and lines
+        and (type(obj).__doc__ or "").startswith(lines[0])
+    ):
+        lines.clear()
+
+
 def find_home(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, content: Any
 ) -> Any:
@@ -110,5 +122,6 @@ def find_home(
 def setup(app: Sphinx) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-signature", write_signature)
+    app.connect("autodoc-process-docstring", leave_out_what_python_says)
     app.connect("missing-reference", find_home, priority=400)
     return {"parallel_read_safe": True}
