@@ -32,8 +32,8 @@ autodoc_typehints_format = "short"
 maximum_signature_line_length = 68
 python_use_unqualified_type_names = True
 toc_object_entries = False
-# Error messages are looked for as they are.
-smartquotes = False
+# Dashes, and no quotes: error messages are looked for as they are.
+smartquotes_action = "D"
 
 # The build asks nobody: here is, of others' inventories, what these pages name.
 # A line is the name, what it is (`mod` for a module), and the page. To link
