@@ -40,14 +40,12 @@ def test_no_page_is_left_of_a_module_that_is_gone() -> None:
 def test_index_leads_to_every_page() -> None:
     index = read(DOCS / "index.rst")
     told = set(re.findall(r":doc:`(?:[^`<]+ <)?([\w/-]+)>?`", index))
-    hidden = {
+    pages = {
         str(page.relative_to(DOCS).with_suffix(""))
         for page in DOCS.rglob("*.rst")
-        if not page.name.startswith("_")
-        and "client" not in page.parts
-        and "_build" not in page.parts
+        if "_build" not in page.parts
     }
-    assert hidden - told == {"index"}
+    assert pages - told == {"index"}
 
 
 @pytest.mark.parametrize(
@@ -57,3 +55,15 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"`[^`]+ <([^`>]+)>`_", read(page))
     files = [target for target in targets if "://" not in target]
     assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_versions_are_those_of_the_package() -> None:
+    project = read(ROOT / "pyproject.toml")
+    page = " ".join(read(DOCS / "versions.rst").split())
+    assert 'requires-python = ">=3.10"' in project
+    assert "* - Python - 3.10, 3.11, " in page
+    for name, least, below in re.findall(
+        r'"(aiohttp|multidict|yarl)>=([\d.]+)(?:,<(\d+))?"', project
+    ):
+        told = f"* - {name} - {least} and newer"
+        assert told + (f", below {below}" if below else "") in page
