@@ -13,8 +13,7 @@ copyright = f"2026, {author}"
 version = release = aiohttp_middlewares.__version__
 
 extensions = ["signatures", "sphinx.ext.autodoc", "sphinx.ext.intersphinx"]
-# What begins with _ is included somewhere.
-exclude_patterns = ["_build", "**/_*.rst", "_*.rst"]
+exclude_patterns = ["_build"]
 nitpicky = True
 # Types that are our own business, though a signature names them.
 nitpick_ignore_regex = [

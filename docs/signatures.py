@@ -10,6 +10,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from types import FunctionType
 from typing import Any, cast
 
@@ -72,11 +73,12 @@ class Written(ast.NodeTransformer):
     def __init__(self, module: str, names: Mapping[str, Any]) -> None:
         self.module, self.names = module, names
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        value = eval(ast.unparse(node), dict(self.names))
-        return ast.parse(self.name_of(ast.unparse(node), value)).body[0].value  # type: ignore[attr-defined,no-any-return]
-
-    visit_Attribute = visit_Name  # type: ignore[assignment]
+    def visit(self, node: ast.AST) -> Any:
+        if not isinstance(node, ast.Name | ast.Attribute):
+            return self.generic_visit(node)
+        name = ast.unparse(node)
+        full = self.name_of(name, eval(name, dict(self.names)))
+        return ast.parse(full, mode="eval").body
 
     def name_of(self, name: str, value: Any) -> str:
         if name in annotations.__all__:
@@ -109,10 +111,16 @@ def find_home(
     *path, last = node["reftarget"].split(".")
     if path and path[0] != "aiohttp_middlewares":
         return None  # intersphinx goes on
-    ours = "aiohttp_middlewares.client." if "client" in path else ""
+    room = ".".join(takewhile(lambda part: part[0] != "_", path))
+    client = "aiohttp_middlewares.client."
+    of_client = f"{room or node.get('py:module')}.".startswith(client)
     python = cast(PythonDomain, env.get_domain("py"))
     for name in python.objects:
-        if name.startswith(ours) and name.endswith(f".{last}"):
+        if (
+            name.startswith(room)
+            and name.endswith(f".{last}")
+            and name.startswith(client) is of_client
+        ):
             return python.resolve_xref(
                 env, node["refdoc"], app.builder, "obj", name, node, content
             )
