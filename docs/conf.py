@@ -56,3 +56,5 @@ intersphinx_mapping = {
 
 html_theme = "furo"
 html_title = f"aiohttp-middlewares {release}"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]

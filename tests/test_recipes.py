@@ -105,13 +105,13 @@ import sys
 
 async def slow(request):
     print("at work", flush=True)
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(2)
     return web.Response(text="done")
 
 
 app = web.Application()
 app.router.add_get("/slow", slow)
-asyncio.run(serve(app, int(sys.argv[1]), notice=0.3))
+asyncio.run(serve(app, int(sys.argv[1]), notice=1))
 """
 
 
