@@ -14,6 +14,7 @@ version = release = aiohttp_middlewares.__version__
 
 extensions = ["signatures", "sphinx.ext.autodoc", "sphinx.ext.intersphinx"]
 exclude_patterns = ["_build"]
+default_role = "py:obj"
 nitpicky = True
 # Types that are our own business, though a signature names them.
 nitpick_ignore_regex = [

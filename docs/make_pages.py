@@ -57,7 +57,7 @@ def page_of(module: ModuleType) -> str:
             below,
             "",
             f".. py:module:: {name}",
-            *text,
+            *without_roles("\n".join(text)).splitlines(),
             "",
             "Reference",
             "=========",
@@ -68,6 +68,21 @@ def page_of(module: ModuleType) -> str:
             "",
         ]
     )
+
+
+def without_roles(text: str) -> str:
+    """Names between backquotes alone: a forge shows roles as they stand.
+
+    To Sphinx they are ``py:obj``, its default role here.
+    """
+
+    def name(found: re.Match[str]) -> str:
+        last = found[2].rpartition(".")[2]
+        short = found[1] and ".client." not in found[2]
+        return f"`{last if short else found[2]}`"
+
+    roles = "mod|func|class|data|exc|meth|attr"
+    return re.sub(rf":(?:{roles}):`(~?)([\w.]+)`", name, text)
 
 
 def directives(module: ModuleType) -> list[str]:
