@@ -128,7 +128,11 @@ async def test_server_that_is_told_to_stop_says_so_and_finishes(
     )
     assert process.stdout is not None
     try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+        # A connection for each question, as probes have it.
+        async with aiohttp.ClientSession(
+            f"http://127.0.0.1:{port}",
+            connector=aiohttp.TCPConnector(force_close=True),
+        ) as session:
 
             async def ready() -> int:
                 try:
@@ -143,11 +147,11 @@ async def test_server_that_is_told_to_stop_says_so_and_finishes(
             asking = asyncio.create_task(session.get("/slow"))
             await soon(process.stdout.readline())
             process.send_signal(signal.SIGTERM)
-            said = set()
+            said = []
             while code := await ready():
-                said.add(code)
+                said.append(code)
                 await asyncio.sleep(0.02)
-            assert 503 in said
+            assert said.count(503) > 1
             assert await (await asking).text() == "done"
         assert await soon(process.wait()) == 0
     finally:
