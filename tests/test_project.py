@@ -116,7 +116,7 @@ def test_what_is_asked_of_make_it_has() -> None:
     for name in [*chores, *pages]:
         # After a prompt, in quotes, or as a step of a workflow or a hook.
         calls = re.findall(
-            r"(?:^\s*[$#] |[`\"] ?|run: |entry: )make((?: [a-z][a-z-]*)+)",
+            r"(?:^\s*[$#] |``|\" ?|run: |entry: )make((?: [a-z][a-z-]*)+)",
             read(name),
             re.M,
         )
