@@ -125,6 +125,20 @@ def test_what_is_asked_of_make_it_has() -> None:
         assert asked or name not in chores, name
 
 
+def test_oldest_that_is_allowed_is_tried() -> None:
+    (oldest,) = re.findall(r"^OLDEST='(.*)'$", read(".ci/run"), re.M)
+    tried = dict(each.split("==") for each in oldest.split())
+    allowed = {
+        name: floor.partition(",")[0]
+        for name, floor in (
+            each.split(">=") for each in PROJECT["dependencies"]
+        )
+    }
+    assert tried.keys() == allowed.keys()
+    for name, floor in allowed.items():
+        assert tried[name].startswith(f"{floor}."), name
+
+
 def test_workflow_runs_every_python_that_is_promised() -> None:
     promised = {
         found[1]
