@@ -21,8 +21,8 @@ the order in which a request comes to them:
   ``api_key`` and ``basic_auth``
 * what is done once: ``idempotency``
 
-Beside them stand ``jwt``, which knows good tokens, and ``scopes``, which says
-what a handler asks for.
+Beside them stand ``jwt``, which knows good tokens, ``scopes``, which says what
+a handler asks for, and ``check``, which says what is wrong with such a list.
 """
 
 from aiohttp_middlewares._core.who import get_claims, get_user
@@ -31,6 +31,7 @@ from aiohttp_middlewares.api_key import api_key_middleware
 from aiohttp_middlewares.basic_auth import basic_auth_middleware
 from aiohttp_middlewares.bearer_auth import bearer_auth_middleware
 from aiohttp_middlewares.body_limit import body_limit_middleware
+from aiohttp_middlewares.check import Finding, check_stack
 from aiohttp_middlewares.compression import compression_middleware
 from aiohttp_middlewares.concurrency_limit import (
     concurrency_limit_middleware,
@@ -106,6 +107,7 @@ from aiohttp_middlewares.utils import match_path
 __all__ = (
     "IDEMPOTENT_METHODS",
     "NON_IDEMPOTENT_METHODS",
+    "Finding",
     "HTTPTooEarly",
     "JWTCookieStorage",
     "KeysUnavailable",
@@ -122,6 +124,7 @@ __all__ = (
     "body_limit_middleware",
     "bugsnag_reporter",
     "check_rate_limit",
+    "check_stack",
     "client_ip",
     "compression_middleware",
     "concurrency_limit_middleware",

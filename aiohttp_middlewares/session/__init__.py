@@ -151,6 +151,7 @@ from aiohttp_middlewares.session._cookie import (
     aiohttp_session_for,
     check_cookie,
     checked_keys,
+    secure_of,
 )
 from aiohttp_middlewares.session._jwt_cookie import JWTCookieStorage
 from aiohttp_middlewares.session._signed_cookie import SignedCookieStorage
@@ -265,7 +266,12 @@ def session_middleware(
         storage = SignedCookieStorage(keys, **cookie)
     known_to_aiohttp = False
 
-    @middleware
+    @middleware(
+        cookie_name=storage.cookie_name,
+        cookie_params=storage.cookie_params,
+        in_cookie=isinstance(storage, CookieStorage),
+        secure=secure_of(storage),
+    )
     async def session(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

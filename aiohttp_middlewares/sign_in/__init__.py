@@ -240,7 +240,7 @@ def sign_in_middleware(
     )
     pages = flow.pages
 
-    @middleware
+    @middleware(required=required, ignore=ignore)
     async def sign_in(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

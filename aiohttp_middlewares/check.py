@@ -1,0 +1,715 @@
+"""
+=====
+Check
+=====
+
+Says what is wrong with a list of middlewares: what stands in the wrong place,
+twice, or alone, and what that does to visitors.
+
+Usage
+=====
+
+.. code-block:: python
+
+    from aiohttp import web
+    from aiohttp_middlewares import (
+        check_stack,
+        error_middleware,
+        timeout_middleware,
+    )
+
+    app = web.Application(
+        middlewares=[timeout_middleware(29.5), error_middleware()]
+    )
+
+    for finding in check_stack(app):
+        print(f"{finding.where}: {finding.message}. {finding.remedy}.")
+
+prints::
+
+    the application: timeout_middleware stands outside of error_middleware:
+    what it raises is answered by aiohttp, as plain text or with no text at
+    all. List error_middleware before timeout_middleware.
+
+In a shell, and before each deployment::
+
+    python -m aiohttp_middlewares check package.module:app
+
+The exit code is 0 if all is well, 1 if something was found, and 2 if there is
+nothing to look at. See :doc:`/how-to/check`.
+
+What it looks at
+================
+
+The list of the application; that of each sub-application, inside of those
+around it; and what :func:`~aiohttp_middlewares.with_middlewares` puts around a
+handler or a view, inside of both. Each fault is told once, where it comes from.
+
+Limits
+======
+
+It reads lists and a few options, no URLs: a middleware with ``ignore`` or
+``urls`` is taken to be there for all requests. It knows the middlewares of this
+package only. Others are never complained of, and may do anything: where one
+stands outside, nothing is said to be missing.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from aiohttp import hdrs, web
+
+from aiohttp_middlewares._core.middleware import About
+from aiohttp_middlewares.error import debug_error_handler
+from aiohttp_middlewares.shield import drain_shielded
+
+__all__ = ("Finding", "check_stack")
+
+
+class Finding(NamedTuple):
+    """Something that is wrong with a list of middlewares."""
+
+    #: The name of the rule, such as ``"cors-inside"``.
+    code: str
+    #: What is wrong, and what that does.
+    message: str
+    #: What to do about it.
+    remedy: str
+    #: Where: the application, a sub-application or a handler.
+    where: str
+
+
+def check_stack(app: web.Application) -> list[Finding]:
+    """What is wrong with the middlewares of an application.
+
+    :param app:
+        The application: the outermost, as a sub-application does not know what
+        stands around it.
+    :raises TypeError: it is none.
+    """
+    if not isinstance(app, web.Application):
+        raise TypeError(
+            f"check_stack should get a web.Application, got {app!r}"
+        )
+    found = (
+        Finding(rule.code, message, remedy, stack.where)
+        for stack in _stacks(app, "the application", _EMPTY)
+        for rule in RULES
+        for place, message, remedy in rule.find(stack)
+        if place >= stack.own  # else it is found further out
+    )
+    return list(dict.fromkeys(found))
+
+
+# What there is
+# =============
+
+
+class Listed(NamedTuple):
+    """A middleware in a list."""
+
+    middleware: Any
+    #: The factory of ours that has made it, or nothing.
+    name: str
+    options: Mapping[str, Any]
+
+
+class Stack(NamedTuple):
+    """All the middlewares that a request passes, outermost first."""
+
+    where: str
+    #: Those around it are in a stack of their own, too.
+    own: int
+    listed: tuple[Listed, ...]
+    #: The applications, outermost first.
+    apps: tuple[web.Application, ...]
+    #: The decorators of the handler that take a middleware.
+    needs: frozenset[str] = frozenset()
+
+    def places(self, *names: str) -> list[int]:
+        """Where those of some factories are; a lower place is further out."""
+        return [
+            place
+            for place, listed in enumerate(self.listed)
+            if listed.name in names
+        ]
+
+    def has(self, *names: str, before: int | None = None) -> bool:
+        """Whether there may be one: nobody knows what others' do."""
+        return any(
+            listed.name in names or not listed.name
+            for listed in self.listed[:before]
+        )
+
+
+_EMPTY = Stack("", 0, (), ())
+
+
+def _stacks(app: web.Application, where: str, around: Stack) -> Iterator[Stack]:
+    stack = Stack(
+        where,
+        len(around.listed),
+        (*around.listed, *map(_listed, app.middlewares)),
+        (*around.apps, app),
+    )
+    yield stack
+    seen = set()
+    for resource in app.router.resources():
+        inner = resource.get_info().get("app")
+        if isinstance(inner, web.Application):
+            at = f"the sub-application at {resource.canonical}"
+            yield from _stacks(inner, at, stack)
+            continue
+        for route in resource:
+            if id(route.handler) not in seen:
+                seen.add(id(route.handler))
+                at = f"{route.method} {resource.canonical}"
+                yield from _around(route.handler, at, stack)
+
+
+def _around(handler: Any, where: str, stack: Stack) -> Iterator[Stack]:
+    """What a handler, or a view, has around itself, and what it needs."""
+    own = getattr(handler, "__middlewares__", ())
+    needs = frozenset[str]().union(
+        *(
+            getattr(part, "__needs__", ())
+            for part in (handler, *_methods(handler))
+        )
+    )
+    if own or needs:
+        yield Stack(
+            where,
+            len(stack.listed),
+            (*stack.listed, *map(_listed, own)),
+            stack.apps,
+            needs,
+        )
+
+
+def _methods(handler: Any) -> Iterator[Any]:
+    view = inspect.unwrap(handler)
+    if inspect.isclass(view):
+        for method in hdrs.METH_ALL:
+            yield getattr(view, method.lower(), None)
+
+
+def _listed(middleware: Any) -> Listed:
+    about = getattr(middleware, "__about__", None)
+    if isinstance(about, About):
+        return Listed(middleware, about.factory, about.options)
+    module = getattr(middleware, "__module__", None) or ""
+    # Those of aiohttp do nothing that anything of ours waits for.
+    theirs = "aiohttp" if module == "aiohttp.web_middlewares" else ""
+    return Listed(middleware, _misplaced(middleware) or theirs, {})
+
+
+#: In place of the name of a factory, for what never works in a list.
+UNCALLED = "a factory that was not called"
+OF_CLIENT = "a middleware of clients"
+
+
+def _misplaced(middleware: Any) -> str:
+    module = getattr(middleware, "__module__", None) or ""
+    if module.startswith("aiohttp_middlewares.client."):
+        return OF_CLIENT
+    if module.startswith("aiohttp_middlewares.") and callable(middleware):
+        return UNCALLED
+    return ""
+
+
+# The rules
+# =========
+
+#: What a rule tells: the innermost place that it is about, what is wrong, and
+#: what to do about it.
+Told = tuple[int, str, str]
+
+
+class Order(NamedTuple):
+    """Some of a list have to stand outside of others.
+
+    One further out is enough for all that is further in. ``inwards`` asks for
+    the reverse: for each of the outer ones there has to be one further in.
+    """
+
+    code: str
+    outer: tuple[str, ...]
+    inner: tuple[str, ...]
+    #: What becomes of it otherwise, in words that fit all of them.
+    harm: str
+    inwards: bool = False
+    #: Of which of the outer and the inner ones that is true.
+    when: Callable[[Mapping[str, Any], Mapping[str, Any]], object] = (
+        lambda outer, inner: True
+    )
+
+    def find(self, stack: Stack) -> Iterator[Told]:
+        for inner in stack.places(*self.inner):
+            for outer in stack.places(*self.outer):
+                around, within = stack.listed[inner], stack.listed[outer]
+                if (
+                    inner < outer
+                    and not self.is_there(stack, inner, outer)
+                    and self.when(within.options, around.options)
+                ):
+                    yield (
+                        outer,
+                        f"{around.name} stands outside of {within.name}: "
+                        f"{self.harm}",
+                        f"List {within.name} before {around.name}",
+                    )
+
+    def is_there(self, stack: Stack, inner: int, outer: int) -> bool:
+        """Whether another one stands where it should."""
+        if self.inwards:
+            return any(place > outer for place in stack.places(*self.inner))
+        same = stack.places(stack.listed[outer].name)
+        return any(place < inner for place in same)
+
+
+class Rule(NamedTuple):
+    """Anything else that can be wrong."""
+
+    code: str
+    harm: str
+    find: Callable[[Stack], Iterator[Told]]
+
+
+def _uncalled(stack: Stack) -> Iterator[Told]:
+    for place in stack.places(UNCALLED):
+        factory = stack.listed[place].middleware
+        name = getattr(factory, "__name__", type(factory).__name__)
+        yield (
+            place,
+            f"{name} is listed, and was not called: every request ends in a "
+            "500",
+            f"List what it makes: {name}(...)",
+        )
+
+
+def _of_client(stack: Stack) -> Iterator[Told]:
+    for place in stack.places(OF_CLIENT):
+        function = inspect.unwrap(stack.listed[place].middleware)
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        yield (
+            place,
+            f"{name.partition('.')[0]} is a middleware of clients: every "
+            "request ends in a 500",
+            "Give it to a ClientSession",
+        )
+
+
+def _debug_pages(stack: Stack) -> Iterator[Told]:
+    for place in stack.places("error_middleware"):
+        if (
+            stack.listed[place].options["default_handler"]
+            is debug_error_handler
+        ):
+            yield (
+                place,
+                "error_middleware answers with debug_error_handler: strangers "
+                "see the source code of the application",
+                "Use problem_error_handler where others have access",
+            )
+
+
+def _any_origin(stack: Stack) -> Iterator[Told]:
+    for place in stack.places("cors_middleware"):
+        options = stack.listed[place].options
+        if options["allow_all"] and options["allow_credentials"]:
+            yield (
+                place,
+                "cors_middleware has allow_all and allow_credentials: the "
+                "pages of any site can read what a visitor sees here",
+                "List the origins that may, with origins=[...]",
+            )
+
+
+def _timeout_alone(stack: Stack) -> Iterator[Told]:
+    for place in stack.places("timeout_middleware"):
+        if not stack.has("error_middleware"):
+            yield (
+                place,
+                "timeout_middleware stands without error_middleware: visitors "
+                "get aiohttp's 504, an empty page",
+                "List error_middleware() before timeout_middleware",
+            )
+
+
+def _not_drained(stack: Stack) -> Iterator[Told]:
+    timeouts = stack.places("timeout_middleware")
+    for place in stack.places("shield_middleware"):
+        if any(timeout < place for timeout in timeouts) and not any(
+            drain_shielded in app.cleanup_ctx for app in stack.apps
+        ):
+            yield (
+                place,
+                "shield_middleware stands inside of timeout_middleware, and "
+                "drain_shielded is missing: a handler that goes on after its "
+                "504 is not waited for when the server stops, and is lost",
+                "Call app.cleanup_ctx.append(drain_shielded), last of all",
+            )
+
+
+def _rate_limit_twice(stack: Stack) -> Iterator[Told]:
+    seen = set()
+    for place in stack.places("rate_limit_middleware"):
+        middleware = stack.listed[place].middleware
+        if id(middleware) in seen:
+            yield (
+                place,
+                "The same rate_limit_middleware is listed twice: each request "
+                "counts as two",
+                "List it once, in the outermost application that it is for",
+            )
+        seen.add(id(middleware))
+
+
+def _rate_limit_alone(stack: Stack) -> Iterator[Told]:
+    if "rate_limit" in stack.needs and not stack.has("rate_limit_middleware"):
+        yield (
+            len(stack.listed),
+            "The handler is decorated with rate_limit, and stands inside of "
+            "no rate_limit_middleware: every request ends in a 500",
+            "List rate_limit_middleware",
+        )
+
+
+def _sessions_mixed_up(stack: Stack) -> Iterator[Told]:
+    seen: dict[str, Any] = {}
+    for place in stack.places("session_middleware"):
+        options = stack.listed[place].options
+        name, cookie = options["cookie_name"], options["cookie_params"]
+        path = cookie.get("path") or "/"
+        middleware = stack.listed[place].middleware
+        if seen.get((name, path), middleware) is not middleware:
+            yield (
+                place,
+                f"Two session_middlewares have the same cookie, {name!r}: "
+                "what one saves, the other takes for nobody's",
+                "Give each a cookie_name of its own",
+            )
+        seen[name, path] = middleware
+
+
+def _session_in_clear(stack: Stack) -> Iterator[Told]:
+    if not stack.places("https_middleware", "https_redirect_middleware"):
+        return
+    for place in stack.places("session_middleware"):
+        if stack.listed[place].options["secure"] is False:
+            yield (
+                place,
+                "session_middleware has a cookie that is not Secure on a site "
+                "that is served by HTTPS: browsers send it in clear text, too",
+                "Leave https_only at 'auto', or give the storage secure=True",
+            )
+
+
+def _sign_in_alone(stack: Stack) -> Iterator[Told]:
+    for place in stack.places("sign_in_middleware"):
+        if not stack.has("session_middleware"):
+            yield (
+                place,
+                "sign_in_middleware stands without session_middleware: every "
+                "request ends in a 500",
+                "List session_middleware before sign_in_middleware",
+            )
+
+
+def _sign_in_strict(stack: Stack) -> Iterator[Told]:
+    sessions = stack.places("session_middleware")
+    for place in stack.places("sign_in_middleware"):
+        # It is in that of the session next to it.
+        outside = [session for session in sessions if session < place]
+        if outside:
+            cookie = stack.listed[outside[-1]].options["cookie_params"]
+            if str(cookie.get("samesite")).lower() == "strict":
+                yield (
+                    place,
+                    "sign_in_middleware stands inside of a session_middleware "
+                    "whose cookie is SameSite=Strict: it is not sent when "
+                    "visitors come back from the provider, and nobody can "
+                    "sign in",
+                    "Leave same_site at 'lax'",
+                )
+
+
+def _bearer_shut_out(stack: Stack) -> Iterator[Told]:
+    for place in stack.places("bearer_auth_middleware"):
+        if stack.listed[place].options["required"]:
+            continue  # whoever has no token gets nowhere, by intent
+        for sign_in in stack.places("sign_in_middleware"):
+            options = stack.listed[sign_in].options
+            if sign_in < place and options["required"]:
+                if options["ignore"] is None:
+                    yield (
+                        place,
+                        "sign_in_middleware stands outside of "
+                        "bearer_auth_middleware: whoever has a token is sent "
+                        "away to sign in",
+                        "List bearer_auth_middleware before sign_in_middleware",
+                    )
+
+
+def _requires_nobody(stack: Stack) -> Iterator[Told]:
+    if "requires" in stack.needs and not stack.has(*WHO_ASKS):
+        yield (
+            len(stack.listed),
+            "The handler is decorated with requires, and stands inside of "
+            "nothing that finds out who asks: everybody is answered 401",
+            "List bearer_auth_middleware, api_key_middleware or "
+            "sign_in_middleware",
+        )
+
+
+def _of(*names: str) -> tuple[str, ...]:
+    return tuple(f"{name}_middleware" for name in names)
+
+
+#: What finds out who asks.
+WHO_ASKS = _of("api_key", "basic_auth", "bearer_auth", "sign_in")
+#: What may refuse a request, or fail.
+REFUSES = (
+    *_of("body_limit", "concurrency_limit", "csrf", "early_data"),
+    *_of("idempotency", "rate_limit", "timeout"),
+    *WHO_ASKS,
+)
+#: What answers before anything else is done.
+GATES = _of("https_redirect", "trusted_host")
+ANSWERS = (*GATES, "cors_middleware", *REFUSES)
+
+
+def _is_on_server(outer: Mapping[str, Any], session: Mapping[str, Any]) -> bool:
+    return not session["in_cookie"]
+
+
+RULES: tuple[Order | Rule, ...] = (
+    Rule("not-called", "Every request ends in a 500.", _uncalled),
+    Rule("of-clients", "Every request ends in a 500.", _of_client),
+    # what is seen of a request
+    Order(
+        "request-id-inside",
+        _of("request_id"),
+        ANSWERS,
+        "what it answers, and logs, has no id",
+    ),
+    Order(
+        "access-log-inside",
+        _of("access_log"),
+        ANSWERS,
+        "what it answers is not in the access log",
+    ),
+    Order(
+        "metrics-inside",
+        _of("metrics"),
+        ANSWERS,
+        "what it answers is not counted",
+    ),
+    Order(
+        "tracing-inside",
+        _of("tracing"),
+        ANSWERS,
+        "what it answers is in no trace",
+    ),
+    Order(
+        "server-timing-inside",
+        _of("server_timing"),
+        ANSWERS,
+        "what it answers is not timed",
+    ),
+    Order(
+        "metrics-without-traces",
+        _of("tracing"),
+        _of("metrics"),
+        "its exemplars find no trace",
+        when=lambda tracing, metrics: metrics["exemplars"],
+    ),
+    # who asks, and for what
+    Order(
+        "proxy-headers-inside",
+        _of("proxy_headers"),
+        (
+            *_of("https_redirect", "tracing", "security_headers", "error"),
+            *_of("report", "rate_limit", "timeout", "session", "csrf"),
+            *_of("sign_in", "idempotency"),
+        ),
+        "it takes the address and the scheme of the proxy for those of the "
+        "visitor",
+    ),
+    Order(
+        "proxy-host-inside",
+        _of("proxy_headers"),
+        _of("trusted_host"),
+        "it judges the host that the proxy asked for, and not that of the "
+        "visitor",
+        when=lambda proxy, host: proxy["host"],
+    ),
+    Order(
+        "https-inside",
+        _of("https"),
+        (
+            *_of("https_redirect", "security_headers", "session", "csrf"),
+            *_of("sign_in", "idempotency"),
+        ),
+        "HTTPS that a proxy in front takes off is taken for plain HTTP",
+    ),
+    Order(
+        "trusted-host-inside",
+        _of("trusted_host"),
+        _of("https_redirect", "sign_in"),
+        "it sends visitors to whatever host the request names",
+    ),
+    Order(
+        "https-redirect-inside",
+        _of("https_redirect"),
+        WHO_ASKS,
+        "it asks for credentials by plain HTTP, where anybody can read them",
+    ),
+    # what is on every answer
+    Order(
+        "security-headers-inside",
+        _of("security_headers"),
+        ("error_middleware", "compression_middleware", *REFUSES),
+        "what is answered in between has no security headers",
+    ),
+    Order(
+        "cors-inside",
+        _of("cors"),
+        ("error_middleware", *REFUSES),
+        "what is answered in between, be it a preflight, has no CORS headers, "
+        "and browsers report a CORS error",
+    ),
+    Rule(
+        "cors-any-site",
+        "Any site can read what a visitor sees.",
+        _any_origin,
+    ),
+    Order(
+        "error-inside",
+        _of("error"),
+        REFUSES,
+        "what it raises is answered by aiohttp, as plain text or with no text "
+        "at all",
+    ),
+    Rule("debug-pages", "Strangers see the source code.", _debug_pages),
+    # who hears of what nobody expected
+    Order(
+        "report-outside-error",
+        _of("error"),
+        _of("report"),
+        "it hears of nothing, as error_middleware leaves no errors to it",
+        inwards=True,
+    ),
+    Order(
+        "report-inside-timeout",
+        _of("report"),
+        _of("timeout"),
+        "its 504 is not reported",
+    ),
+    # what is refused before any work is done
+    Order(
+        "early-data-inside",
+        _of("early_data"),
+        _of("rate_limit"),
+        "a request that is sent again after a 425 counts twice",
+    ),
+    Order(
+        "rate-limit-inside",
+        _of("rate_limit"),
+        _of("body_limit", "basic_auth", "idempotency", "concurrency_limit"),
+        "what it answers is not counted: anybody can ask as often as they like",
+    ),
+    Rule("rate-limit-twice", "Each request counts twice.", _rate_limit_twice),
+    Rule("rate-limit-alone", "Every request ends in a 500.", _rate_limit_alone),
+    Order(
+        "concurrency-limit-inside",
+        _of("concurrency_limit"),
+        _of("timeout", "idempotency"),
+        "the time that a request waits for its turn is taken from it",
+    ),
+    Order(
+        "body-limit-inside",
+        _of("body_limit"),
+        _of("idempotency"),
+        "it has read the body by then, whatever its size",
+    ),
+    # the work
+    Order(
+        "etag-outside-compression",
+        _of("compression"),
+        _of("etag"),
+        "",
+    ),
+    Rule("timeout-alone", "The 504 is an empty page.", _timeout_alone),
+    Order(
+        "timeout-inside-shield",
+        _of("timeout"),
+        _of("shield"),
+        "the write that it protects ends at the limit",
+        inwards=True,
+    ),
+    Rule("shield-not-drained", "A write is lost at a restart.", _not_drained),
+    Order(
+        "session-outside-error",
+        _of("error"),
+        _of("session"),
+        "what a failed request has changed is saved",
+    ),
+    Order(
+        "session-outside-timeout",
+        _of("timeout"),
+        _of("session"),
+        "a storage that hangs keeps visitors waiting for ever",
+        when=_is_on_server,
+    ),
+    Order(
+        "session-outside-shield",
+        _of("shield"),
+        _of("session"),
+        "what a shielded handler changes after its client has left is lost",
+        when=_is_on_server,
+    ),
+    Rule(
+        "sessions-mixed-up",
+        "Visitors are logged out.",
+        _sessions_mixed_up,
+    ),
+    Rule("session-in-clear", "Sessions can be stolen.", _session_in_clear),
+    # who may do it
+    Rule("sign-in-alone", "Every request ends in a 500.", _sign_in_alone),
+    Order(
+        "sign-in-outside-session",
+        _of("session"),
+        _of("sign_in"),
+        "every request ends in a 500",
+    ),
+    Rule("sign-in-strict", "Nobody can sign in.", _sign_in_strict),
+    Rule("bearer-shut-out", "Tokens are of no use.", _bearer_shut_out),
+    Rule("requires-nobody", "Everybody is answered 401.", _requires_nobody),
+    # what is done once
+    Order(
+        "idempotency-outside-login",
+        WHO_ASKS,
+        _of("idempotency"),
+        "all users behind one address share their keys, and get each other's "
+        "answers",
+    ),
+    Order(
+        "idempotency-outside-shield",
+        _of("shield"),
+        _of("idempotency"),
+        "the key is free while a shielded handler still runs, and a retry "
+        "runs it a second time",
+    ),
+    Order(
+        "idempotency-outside-headers",
+        (
+            *_of("request_id", "security_headers", "cors", "compression"),
+            *_of("response_headers"),
+        ),
+        _of("idempotency"),
+        "an answer that is given again is as it was, or lacks what belongs to "
+        "it",
+    ),
+)
