@@ -44,13 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
         with redirect_stdout(sys.stderr):
             app = find_application(asked.app)
     except NothingToLookAt as exc:
-        print(exc, file=sys.stderr)
+        sys.stderr.write(f"{exc}\n")
         return 2
     findings = check_stack(app)
     if asked.format == "json":
-        print(json.dumps([item._asdict() for item in findings], indent=2))
+        text = json.dumps([item._asdict() for item in findings], indent=2)
     else:
-        print(text_of(findings))
+        text = text_of(findings)
+    sys.stdout.write(f"{text}\n")
     return 1 if findings else 0
 
 

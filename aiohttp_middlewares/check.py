@@ -377,7 +377,7 @@ def _rate_limit_alone(stack: Stack) -> Iterator[Told]:
 
 
 def _sessions_mixed_up(stack: Stack) -> Iterator[Told]:
-    seen: dict[str, Any] = {}
+    seen: dict[tuple[str, str], Any] = {}
     for place in stack.places("session_middleware"):
         options = stack.listed[place].options
         name, cookie = options["cookie_name"], options["cookie_params"]
@@ -441,15 +441,18 @@ def _bearer_shut_out(stack: Stack) -> Iterator[Told]:
             continue  # whoever has no token gets nowhere, by intent
         for sign_in in stack.places("sign_in_middleware"):
             options = stack.listed[sign_in].options
-            if sign_in < place and options["required"]:
-                if options["ignore"] is None:
-                    yield (
-                        place,
-                        "sign_in_middleware stands outside of "
-                        "bearer_auth_middleware: whoever has a token is sent "
-                        "away to sign in",
-                        "List bearer_auth_middleware before sign_in_middleware",
-                    )
+            if (
+                sign_in < place
+                and options["required"]
+                and options["ignore"] is None
+            ):
+                yield (
+                    place,
+                    "sign_in_middleware stands outside of "
+                    "bearer_auth_middleware: whoever has a token is sent away "
+                    "to sign in",
+                    "List bearer_auth_middleware before sign_in_middleware",
+                )
 
 
 def _requires_nobody(stack: Stack) -> Iterator[Told]:

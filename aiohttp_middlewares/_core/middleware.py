@@ -49,7 +49,7 @@ def needing(decorated: Any, decorator: str) -> None:
 
     For decorators. ``functools.wraps`` hands it on to what stands around.
     """
-    others = getattr(decorated, "__needs__", frozenset())
+    others: frozenset[str] = getattr(decorated, "__needs__", frozenset())
     decorated.__needs__ = others | {decorator}
 
 
