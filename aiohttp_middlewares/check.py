@@ -472,10 +472,10 @@ def _of(*names: str) -> tuple[str, ...]:
 
 #: What finds out who asks.
 WHO_ASKS = _of("api_key", "basic_auth", "bearer_auth", "sign_in")
-#: What may refuse a request, or fail.
+#: What refuses requests before anything further in has seen them.
 REFUSES = (
     *_of("body_limit", "concurrency_limit", "csrf", "early_data"),
-    *_of("idempotency", "rate_limit", "timeout"),
+    *_of("idempotency", "rate_limit"),
     *WHO_ASKS,
 )
 #: What answers before anything else is done.
@@ -494,7 +494,7 @@ RULES: tuple[Order | Rule, ...] = (
     Order(
         "request-id-inside",
         _of("request_id"),
-        ANSWERS,
+        (*ANSWERS, "timeout_middleware"),
         "what it answers, and logs, has no id",
     ),
     Order(
@@ -551,10 +551,7 @@ RULES: tuple[Order | Rule, ...] = (
     Order(
         "https-inside",
         _of("https"),
-        (
-            *_of("https_redirect", "security_headers", "session", "csrf"),
-            *_of("sign_in", "idempotency"),
-        ),
+        _of("https_redirect", "security_headers", "session", "csrf", "sign_in"),
         "HTTPS that a proxy in front takes off is taken for plain HTTP",
     ),
     Order(
@@ -591,7 +588,12 @@ RULES: tuple[Order | Rule, ...] = (
     Order(
         "error-inside",
         _of("error"),
-        REFUSES,
+        (
+            *_of("body_limit", "concurrency_limit", "csrf", "early_data"),
+            *_of("idempotency", "rate_limit", "timeout"),
+            # sign_in has pages of its own
+            *_of("api_key", "basic_auth", "bearer_auth"),
+        ),
         "what it raises is answered by aiohttp, as plain text or with no text "
         "at all",
     ),
@@ -626,24 +628,24 @@ RULES: tuple[Order | Rule, ...] = (
     Rule("rate-limit-twice", "Each request counts twice.", _rate_limit_twice),
     Rule("rate-limit-alone", "Every request ends in a 500.", _rate_limit_alone),
     Order(
-        "concurrency-limit-inside",
+        "concurrency-limit-inside-timeout",
         _of("concurrency_limit"),
-        _of("timeout", "idempotency"),
+        _of("timeout"),
         "the time that a request waits for its turn is taken from it",
+    ),
+    Order(
+        "concurrency-limit-inside-reader",
+        _of("concurrency_limit"),
+        _of("idempotency"),
+        "the bodies of requests that wait for their turn are kept in memory",
     ),
     Order(
         "body-limit-inside",
         _of("body_limit"),
         _of("idempotency"),
-        "it has read the body by then, whatever its size",
+        "it reads a body that is too large before it is refused",
     ),
     # the work
-    Order(
-        "etag-outside-compression",
-        _of("compression"),
-        _of("etag"),
-        "",
-    ),
     Rule("timeout-alone", "The 504 is an empty page.", _timeout_alone),
     Order(
         "timeout-inside-shield",
@@ -702,17 +704,13 @@ RULES: tuple[Order | Rule, ...] = (
         "idempotency-outside-shield",
         _of("shield"),
         _of("idempotency"),
-        "the key is free while a shielded handler still runs, and a retry "
-        "runs it a second time",
+        "the key is free once a timeout has struck, and a retry has the "
+        "handler run a second time beside the first",
     ),
     Order(
-        "idempotency-outside-headers",
-        (
-            *_of("request_id", "security_headers", "cors", "compression"),
-            *_of("response_headers"),
-        ),
+        "idempotency-outside-compression",
+        _of("compression"),
         _of("idempotency"),
-        "an answer that is given again is as it was, or lacks what belongs to "
-        "it",
+        "an answer that is given again is not compressed",
     ),
 )
