@@ -62,6 +62,7 @@ from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core.middleware import About
 from aiohttp_middlewares.error import debug_error_handler
+from aiohttp_middlewares.session._cookie import CookieStorage
 from aiohttp_middlewares.shield import drain_shielded
 
 __all__ = ("Finding", "check_stack")
@@ -169,29 +170,24 @@ def _stacks(app: web.Application, where: str, around: Stack) -> Iterator[Stack]:
 
 
 def _around(handler: Any, where: str, stack: Stack) -> Iterator[Stack]:
-    """What a handler, or a view, has around itself, and what it needs."""
+    """What a handler, a view or a method of one has around itself."""
     own = getattr(handler, "__middlewares__", ())
-    needs = frozenset[str]().union(
-        *(
-            getattr(part, "__needs__", ())
-            for part in (handler, *_methods(handler))
-        )
+    inner = Stack(
+        where,
+        len(stack.listed),
+        (*stack.listed, *map(_listed, own)),
+        stack.apps,
+        getattr(handler, "__needs__", frozenset()),
     )
-    if own or needs:
-        yield Stack(
-            where,
-            len(stack.listed),
-            (*stack.listed, *map(_listed, own)),
-            stack.apps,
-            needs,
-        )
-
-
-def _methods(handler: Any) -> Iterator[Any]:
+    if own or inner.needs:
+        yield inner
     view = inspect.unwrap(handler)
     if inspect.isclass(view):
-        for method in hdrs.METH_ALL:
-            yield getattr(view, method.lower(), None)
+        path = where.partition(" ")[2]
+        for name in sorted(hdrs.METH_ALL):
+            method = getattr(view, name.lower(), None)
+            if method is not None:
+                yield from _around(method, f"{name} {path}", inner)
 
 
 def _listed(middleware: Any) -> Listed:
@@ -272,7 +268,8 @@ class Rule(NamedTuple):
     """Anything else that can be wrong."""
 
     code: str
-    harm: str
+    #: What, and what becomes of it, in one sentence.
+    fault: str
     find: Callable[[Stack], Iterator[Told]]
 
 
@@ -377,27 +374,42 @@ def _rate_limit_alone(stack: Stack) -> Iterator[Told]:
 
 
 def _sessions_mixed_up(stack: Stack) -> Iterator[Told]:
-    seen: dict[tuple[str, str], Any] = {}
-    for place in stack.places("session_middleware"):
-        options = stack.listed[place].options
-        name, cookie = options["cookie_name"], options["cookie_params"]
-        path = cookie.get("path") or "/"
-        middleware = stack.listed[place].middleware
-        if seen.get((name, path), middleware) is not middleware:
-            yield (
-                place,
-                f"Two session_middlewares have the same cookie, {name!r}: "
-                "what one saves, the other takes for nobody's",
-                "Give each a cookie_name of its own",
-            )
-        seen[name, path] = middleware
+    sessions = stack.places("session_middleware")
+    for place in sessions:
+        inner = stack.listed[place].options["storage"]
+        for further_out in sessions:
+            outer = stack.listed[further_out].options["storage"]
+            if further_out < place and _fight(outer, inner):
+                yield (
+                    place,
+                    "Two session_middlewares have the same cookie, "
+                    f"{inner.cookie_name!r}: what one saves, the other takes "
+                    "for nobody's",
+                    "Give each a cookie_name of its own",
+                )
+
+
+def _fight(outer: Any, inner: Any) -> bool:
+    """Whether each overwrites a cookie that the other could read."""
+    if outer.cookie_name != inner.cookie_name or outer.cookie_params.get(
+        "path"
+    ) != inner.cookie_params.get("path"):
+        return False
+    if isinstance(outer, CookieStorage) and isinstance(inner, CookieStorage):
+        return not outer.reads(inner)
+    return type(outer) is not type(inner)
 
 
 def _session_in_clear(stack: Stack) -> Iterator[Told]:
     if not stack.places("https_middleware", "https_redirect_middleware"):
         return
     for place in stack.places("session_middleware"):
-        if stack.listed[place].options["secure"] is False:
+        storage = stack.listed[place].options["storage"]
+        if not (
+            storage.is_secure
+            if isinstance(storage, CookieStorage)
+            else storage.cookie_params.get("secure")
+        ):
             yield (
                 place,
                 "session_middleware has a cookie that is not Secure on a site "
@@ -423,8 +435,8 @@ def _sign_in_strict(stack: Stack) -> Iterator[Told]:
         # It is in that of the session next to it.
         outside = [session for session in sessions if session < place]
         if outside:
-            cookie = stack.listed[outside[-1]].options["cookie_params"]
-            if str(cookie.get("samesite")).lower() == "strict":
+            storage = stack.listed[outside[-1]].options["storage"]
+            if str(storage.cookie_params.get("samesite")).lower() == "strict":
                 yield (
                     place,
                     "sign_in_middleware stands inside of a session_middleware "
@@ -484,12 +496,20 @@ ANSWERS = (*GATES, "cors_middleware", *REFUSES)
 
 
 def _is_on_server(outer: Mapping[str, Any], session: Mapping[str, Any]) -> bool:
-    return not session["in_cookie"]
+    return not isinstance(session["storage"], CookieStorage)
 
 
 RULES: tuple[Order | Rule, ...] = (
-    Rule("not-called", "Every request ends in a 500.", _uncalled),
-    Rule("of-clients", "Every request ends in a 500.", _of_client),
+    Rule(
+        "not-called",
+        "A factory is listed and was not called: every request ends in a 500.",
+        _uncalled,
+    ),
+    Rule(
+        "of-clients",
+        "A middleware of clients is listed: every request ends in a 500.",
+        _of_client,
+    ),
     # what is seen of a request
     Order(
         "request-id-inside",
@@ -574,6 +594,12 @@ RULES: tuple[Order | Rule, ...] = (
         "what is answered in between has no security headers",
     ),
     Order(
+        "response-headers-inside",
+        _of("response_headers"),
+        REFUSES,
+        "what it answers lacks the headers",
+    ),
+    Order(
         "cors-inside",
         _of("cors"),
         ("error_middleware", *REFUSES),
@@ -582,7 +608,8 @@ RULES: tuple[Order | Rule, ...] = (
     ),
     Rule(
         "cors-any-site",
-        "Any site can read what a visitor sees.",
+        "``cors`` has ``allow_all`` and ``allow_credentials``: the pages of "
+        "any site can read what a visitor sees.",
         _any_origin,
     ),
     Order(
@@ -597,7 +624,12 @@ RULES: tuple[Order | Rule, ...] = (
         "what it raises is answered by aiohttp, as plain text or with no text "
         "at all",
     ),
-    Rule("debug-pages", "Strangers see the source code.", _debug_pages),
+    Rule(
+        "debug-pages",
+        "``error`` answers with ``debug_error_handler``: strangers see the "
+        "source code of the application.",
+        _debug_pages,
+    ),
     # who hears of what nobody expected
     Order(
         "report-outside-error",
@@ -625,8 +657,17 @@ RULES: tuple[Order | Rule, ...] = (
         _of("body_limit", "basic_auth", "idempotency", "concurrency_limit"),
         "what it answers is not counted: anybody can ask as often as they like",
     ),
-    Rule("rate-limit-twice", "Each request counts twice.", _rate_limit_twice),
-    Rule("rate-limit-alone", "Every request ends in a 500.", _rate_limit_alone),
+    Rule(
+        "rate-limit-twice",
+        "The same ``rate_limit`` is listed twice: each request counts as two.",
+        _rate_limit_twice,
+    ),
+    Rule(
+        "rate-limit-alone",
+        "A handler is decorated with ``rate_limit``, and no ``rate_limit`` is "
+        "listed: every request ends in a 500.",
+        _rate_limit_alone,
+    ),
     Order(
         "concurrency-limit-inside-timeout",
         _of("concurrency_limit"),
@@ -646,7 +687,24 @@ RULES: tuple[Order | Rule, ...] = (
         "it reads a body that is too large before it is refused",
     ),
     # the work
-    Rule("timeout-alone", "The 504 is an empty page.", _timeout_alone),
+    Order(
+        "etag-outside-compression",
+        _of("compression"),
+        _of("etag"),
+        "a 304 lacks the Vary of the answer that it stands for",
+    ),
+    Order(
+        "etag-inside-session",
+        _of("etag"),
+        _of("session"),
+        "an answer that sets the cookie of a session has a tag, too, and may "
+        "be kept",
+    ),
+    Rule(
+        "timeout-alone",
+        "``timeout`` stands without ``error``: the 504 is an empty page.",
+        _timeout_alone,
+    ),
     Order(
         "timeout-inside-shield",
         _of("timeout"),
@@ -654,7 +712,13 @@ RULES: tuple[Order | Rule, ...] = (
         "the write that it protects ends at the limit",
         inwards=True,
     ),
-    Rule("shield-not-drained", "A write is lost at a restart.", _not_drained),
+    Rule(
+        "shield-not-drained",
+        "``shield`` stands inside of ``timeout``, and ``drain_shielded`` is "
+        "missing: a handler that goes on after its 504 is lost when the server"
+        " stops.",
+        _not_drained,
+    ),
     Order(
         "session-outside-error",
         _of("error"),
@@ -677,21 +741,46 @@ RULES: tuple[Order | Rule, ...] = (
     ),
     Rule(
         "sessions-mixed-up",
-        "Visitors are logged out.",
+        "Two ``session`` have the same cookie, and cannot read each other's: "
+        "visitors are logged out.",
         _sessions_mixed_up,
     ),
-    Rule("session-in-clear", "Sessions can be stolen.", _session_in_clear),
+    Rule(
+        "session-in-clear",
+        "The cookie of ``session`` is not ``Secure``, and ``https`` or "
+        "``https_redirect`` is listed: browsers send it in clear text, too.",
+        _session_in_clear,
+    ),
     # who may do it
-    Rule("sign-in-alone", "Every request ends in a 500.", _sign_in_alone),
+    Rule(
+        "sign-in-alone",
+        "``sign_in`` stands without ``session``: every request ends in a 500.",
+        _sign_in_alone,
+    ),
     Order(
         "sign-in-outside-session",
         _of("session"),
         _of("sign_in"),
         "every request ends in a 500",
     ),
-    Rule("sign-in-strict", "Nobody can sign in.", _sign_in_strict),
-    Rule("bearer-shut-out", "Tokens are of no use.", _bearer_shut_out),
-    Rule("requires-nobody", "Everybody is answered 401.", _requires_nobody),
+    Rule(
+        "sign-in-strict",
+        "``sign_in`` stands inside of a ``session`` whose cookie is "
+        "``SameSite=Strict``: nobody can sign in.",
+        _sign_in_strict,
+    ),
+    Rule(
+        "bearer-shut-out",
+        "``sign_in`` stands outside of ``bearer_auth`` with "
+        "``required=False``: whoever has a token is sent away to sign in.",
+        _bearer_shut_out,
+    ),
+    Rule(
+        "requires-nobody",
+        "A handler is decorated with ``requires``, and nothing that finds out "
+        "who asks is listed: everybody is answered 401.",
+        _requires_nobody,
+    ),
     # what is done once
     Order(
         "idempotency-outside-login",

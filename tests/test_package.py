@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 import aiohttp_middlewares
+from aiohttp_middlewares import check_stack
 
 PACKAGE = Path(aiohttp_middlewares.__file__).parent
 ROOT = PACKAGE.parent
@@ -300,6 +302,10 @@ BLOCKS = [
 ]
 
 
+#: Pages whose examples have faults, to show what becomes of them.
+SHOW_FAULTS = {"check.py", "check.rst"}
+
+
 def run(block: Block, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Run a block in a module of its own, not as the main one.
 
@@ -329,6 +335,9 @@ def test_every_example_runs(
     if block.not_run:
         pytest.skip(block.not_run)
     names = run(block, monkeypatch)
+    for app in [x for x in names.values() if isinstance(x, web.Application)]:
+        if block.path.name not in SHOW_FAULTS:
+            assert check_stack(app) == []
     if any(name.startswith("test_") for name in names):
         assert_tests_pass(block, tmp_path)
 

@@ -99,8 +99,9 @@ says so as an ``ERROR``.
 Order
 =====
 
-Inside of :mod:`aiohttp_middlewares.error`, :mod:`aiohttp_middlewares.timeout`
-and :mod:`aiohttp_middlewares.shield`, outside of all that asks for the session.
+Inside of :mod:`aiohttp_middlewares.error`, and, with a storage on the server,
+of :mod:`aiohttp_middlewares.timeout` and :mod:`aiohttp_middlewares.shield`;
+outside of all that asks for the session.
 What says that a request came by HTTPS (:mod:`aiohttp_middlewares.https`) stands
 outside of it, or cookies lack ``Secure``.
 
@@ -151,7 +152,6 @@ from aiohttp_middlewares.session._cookie import (
     aiohttp_session_for,
     check_cookie,
     checked_keys,
-    secure_of,
 )
 from aiohttp_middlewares.session._jwt_cookie import JWTCookieStorage
 from aiohttp_middlewares.session._signed_cookie import SignedCookieStorage
@@ -266,12 +266,7 @@ def session_middleware(
         storage = SignedCookieStorage(keys, **cookie)
     known_to_aiohttp = False
 
-    @middleware(
-        cookie_name=storage.cookie_name,
-        cookie_params=storage.cookie_params,
-        in_cookie=isinstance(storage, CookieStorage),
-        secure=secure_of(storage),
-    )
+    @middleware(storage=storage)
     async def session(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

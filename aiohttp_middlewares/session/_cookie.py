@@ -86,9 +86,15 @@ class CookieStorage(ABC):
         """``created`` and ``session`` of a value; None if it is not good."""
 
     @property
-    def is_auto(self) -> bool:
-        """Whether the cookie is ``Secure`` if the request came by HTTPS."""
-        return self._auto and not self._secure
+    def is_secure(self) -> bool:
+        """Whether the cookie is ``Secure`` for requests that came by HTTPS."""
+        return self._auto or self._secure
+
+    def reads(self, other: "CookieStorage") -> bool:
+        """Whether it can read what another one writes."""
+        session = self._new_session(None, data=None, new=True)
+        session["a"] = 1
+        return self._read(other._write(session)) is not None
 
     @property
     def cookie_name(self) -> str:
@@ -165,13 +171,6 @@ class CookieStorage(ABC):
         if not value:
             cookie["expires"] = "Thu, 01 Jan 1970 00:00:00 GMT"
         response.cookies[self._cookie_name] = cookie
-
-
-def secure_of(storage: Any) -> bool | Literal["auto"]:
-    """Whether the cookie of a storage, be it another's, is ``Secure``."""
-    if isinstance(storage, CookieStorage) and storage.is_auto:
-        return "auto"
-    return bool(storage.cookie_params.get("secure"))
 
 
 class _Partitioned(Morsel[str]):

@@ -17,12 +17,14 @@ Usage
     from aiohttp_middlewares import (
         NON_IDEMPOTENT_METHODS,
         drain_shielded,
+        error_middleware,
         shield_middleware,
         timeout_middleware,
     )
 
     app = web.Application(
         middlewares=[
+            error_middleware(),
             timeout_middleware(29.5),
             shield_middleware(
                 methods=NON_IDEMPOTENT_METHODS,
