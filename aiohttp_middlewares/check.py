@@ -396,7 +396,7 @@ def _fight(outer: Any, inner: Any) -> bool:
     ) != inner.cookie_params.get("path"):
         return False
     if isinstance(outer, CookieStorage) and isinstance(inner, CookieStorage):
-        return not outer.reads(inner)
+        return not (outer.reads(inner) and inner.reads(outer))
     return type(outer) is not type(inner)
 
 
@@ -591,7 +591,7 @@ RULES: tuple[Order | Rule, ...] = (
         "security-headers-inside",
         _of("security_headers"),
         ("error_middleware", "compression_middleware", *REFUSES),
-        "what is answered in between has no security headers",
+        "what is answered outside of it has no security headers",
     ),
     Order(
         "response-headers-inside",
@@ -603,8 +603,8 @@ RULES: tuple[Order | Rule, ...] = (
         "cors-inside",
         _of("cors"),
         ("error_middleware", *REFUSES),
-        "what is answered in between, be it a preflight, has no CORS headers, "
-        "and browsers report a CORS error",
+        "what is answered outside of it, be it a preflight, has no CORS "
+        "headers, and browsers report a CORS error",
     ),
     Rule(
         "cors-any-site",

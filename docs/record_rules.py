@@ -6,7 +6,7 @@ Run it when the rules have changed: ``python docs/record_rules.py``.
 import textwrap
 from pathlib import Path
 
-from aiohttp_middlewares.check import RULES, Order, Rule
+from aiohttp_middlewares.check import REFUSES, RULES, Order, Rule
 
 PAGE = Path(__file__).parent / "how-to" / "check-rules.txt"
 
@@ -39,21 +39,30 @@ def _sentence(rule: Order | Rule) -> str:
 
 
 def _names(factories: tuple[str, ...]) -> str:
-    *first, last = [
-        f"``{name.removesuffix('_middleware')}``" for name in factories
-    ]
+    names = [f"``{name.removesuffix('_middleware')}``" for name in factories]
+    if set(REFUSES) <= set(factories):
+        names = [
+            name
+            for name, factory in zip(names, factories, strict=True)
+            if factory not in REFUSES
+        ]
+        names.append("*what refuses*")
+    *first, last = names
     return f"{', '.join(first)} or {last}" if first else last
 
 
 def _cell(sentence: str) -> str:
-    return textwrap.fill(
-        sentence,
-        width=80,
-        initial_indent="     - ",
-        subsequent_indent="       ",
-        break_on_hyphens=False,
-        break_long_words=False,
-    ) + "\n"
+    return (
+        textwrap.fill(
+            sentence,
+            width=80,
+            initial_indent="     - ",
+            subsequent_indent="       ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

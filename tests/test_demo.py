@@ -20,6 +20,7 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import make_mocked_request
 from yarl import URL
 
+from aiohttp_middlewares import timeout_middleware
 from examples.demo import __main__ as command
 from examples.demo import api, attempt, scenarios, server
 from examples.demo import provider as provider_module
@@ -246,6 +247,22 @@ def test_page_works_without_a_network() -> None:
             re.findall(r"(?:https?:|url\(|@import|\bimport\b)", read(name))
             == []
         )
+
+
+async def test_fault_of_a_list_is_told_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(0, 0):
+        assert caplog.messages == []
+    timeout = timeout_middleware(1)
+    monkeypatch.setattr(
+        server,
+        "create_page",
+        lambda *origins: web.Application(middlewares=[timeout]),
+    )
+    async with running(0, 0):
+        [message] = caplog.messages
+    assert message.startswith("the application: timeout_middleware stands")
 
 
 async def test_page_has_its_server_ask_what_no_page_can() -> None:
