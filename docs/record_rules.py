@@ -6,7 +6,7 @@ Run it when the rules have changed: ``python docs/record_rules.py``.
 import textwrap
 from pathlib import Path
 
-from aiohttp_middlewares.check import REFUSES, RULES, Order, Rule
+from aiohttp_middlewares.check._rules import REFUSES, RULES, Order, Rule
 
 PAGE = Path(__file__).parent / "how-to" / "check-rules.txt"
 

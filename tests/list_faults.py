@@ -386,7 +386,7 @@ async def of_the_user(
     raise web.HTTPForbidden
 
 
-@fault("security-headers-inside", "error", "compression", *REFUSES)
+@fault("security-headers-inside", "compression", *REFUSES)
 def no_security_headers(name: str, right: bool) -> tuple[web.Application, Harm]:
     async def harm(app: web.Application) -> bool:
         found = await refused_by(name, app)
@@ -396,7 +396,7 @@ def no_security_headers(name: str, right: bool) -> tuple[web.Application, Harm]:
     return watched(name, right, security_headers_middleware()), harm
 
 
-@fault("cors-inside", "error", *REFUSES)
+@fault("cors-inside", *REFUSES)
 def no_cors_headers(name: str, right: bool) -> tuple[web.Application, Harm]:
     async def harm(app: web.Application) -> bool:
         found = await refused_by(name, app)
@@ -410,6 +410,11 @@ REFUSING["error"] = (lambda: [error_middleware(), of_the_user], {})
 REFUSING["compression"] = (lambda: [compression_middleware(), of_the_user], {})
 
 
+@fault("error-outside-cors")
+def no_cors_headers_in_between(right: bool) -> tuple[web.Application, Harm]:
+    return no_cors_headers("error", right)  # type: ignore[no-any-return]
+
+
 def watched(name: str, right: bool, watcher: Any) -> web.Application:
     outer, inner = ordered(right, [watcher], refusing(name))
     return site(*outer, *inner)
@@ -421,7 +426,7 @@ def no_id_in_the_log(name: str, right: bool) -> tuple[web.Application, Harm]:
         with records(name) as lines:
             await answer(app, path="/held")
         [line] = lines
-        return vars(line)["request_id"] == "-"
+        return bool(vars(line)["request_id"] == "-")
 
     both = ordered(right, request_id_middleware(), timeout_middleware(0.01))
     return site(error_middleware(), *both), harm
@@ -602,7 +607,7 @@ def misled(
                 await answer(app, headers=VISITOR)
                 [span] = spans.get_finished_spans()
                 assert span.attributes
-                return span.attributes["client.address"] == "127.0.0.1"
+                return bool(span.attributes["client.address"] == "127.0.0.1")
 
             return [tracing], in_the_span, hello
         case "report":
@@ -621,8 +626,7 @@ def misled(
 
 @fault(
     "proxy-headers-inside",
-    *("https_redirect", "tracing", "security_headers", "error", "report"),
-    *("rate_limit", "timeout", "session", "csrf", "sign_in", "idempotency"),
+    *("tracing", "error", "report", "rate_limit", "timeout", "idempotency"),
 )
 def proxy_for_visitor(name: str, right: bool) -> tuple[web.Application, Harm]:
     found, harm, handler = misled(name)
@@ -643,11 +647,24 @@ def host_of_proxy(right: bool) -> tuple[web.Application, Harm]:
 
 @fault(
     "https-inside",
-    *("https_redirect", "security_headers", "session", "csrf", "sign_in"),
+    *(
+        f"{inner} {outer}"
+        for outer in ("https", "proxy_headers")
+        for inner in (
+            *("https_redirect", "security_headers", "session", "csrf"),
+            "sign_in",
+        )
+    ),
 )
-def https_unseen(name: str, right: bool) -> tuple[web.Application, Harm]:
+def https_unseen(names: str, right: bool) -> tuple[web.Application, Harm]:
+    name, knowing = names.split()
     found, harm, handler = misled(name)
-    outer, inner = ordered(right, [https_middleware()], found)
+    scheme = [
+        https_middleware()
+        if knowing == "https"
+        else proxy_headers_middleware(trusted=["127.0.0.1"])
+    ]
+    outer, inner = ordered(right, scheme, found)
     return site(*outer, *inner, handler=handler), harm
 
 
@@ -757,7 +774,10 @@ def as_often_as_they_like(
 ) -> tuple[web.Application, Harm]:
     async def harm(app: web.Application) -> bool:
         if name == "idempotency":
-            options = {"method": "POST", "headers": {"Idempotency-Key": "1"}}
+            options: dict[str, Any] = {
+                "method": "POST",
+                "headers": {"Idempotency-Key": "1"},
+            }
             async with asking(app) as client:
                 found = [await client.ask(**options) for _ in range(3)]
         elif name == "concurrency_limit":

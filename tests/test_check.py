@@ -1,5 +1,6 @@
 """check_stack: what it finds, what it leaves alone, and its command."""
 
+import functools
 import importlib.util
 import inspect
 import json
@@ -33,6 +34,7 @@ from aiohttp_middlewares import (
     drain_shielded,
     error_middleware,
     https_middleware,
+    https_redirect_middleware,
     idempotency_middleware,
     metrics_middleware,
     proxy_headers_middleware,
@@ -49,7 +51,7 @@ from aiohttp_middlewares import (
     trusted_host_middleware,
 )
 from aiohttp_middlewares.annotations import Handler
-from aiohttp_middlewares.check import RULES, Order
+from aiohttp_middlewares.check._rules import REFUSES, RULES, Order
 from examples.demo.api import create_api
 from examples.demo.page import create_page
 
@@ -150,6 +152,10 @@ def test_each_factory_that_was_not_called_is_found(name: str) -> None:
     assert finding.remedy == f"List what it makes: {name}(...)"
 
 
+async def refresh(session: Any, token: Any) -> Any:
+    return token
+
+
 @pytest.mark.parametrize(
     ("made", "name"),
     [
@@ -157,7 +163,7 @@ def test_each_factory_that_was_not_called_is_found(name: str) -> None:
         (client.request_log_middleware, "request_log_middleware"),
         (client.retry_middleware(), "retry_middleware"),
         (
-            client.BearerTokenMiddleware(hello, origins=["http://a.example"]),
+            client.BearerTokenMiddleware(refresh, origins=["http://a.example"]),
             "BearerTokenMiddleware",
         ),
     ],
@@ -227,6 +233,20 @@ def test_what_stands_further_out_is_enough_for_all_inside() -> None:
     assert check_stack(app) == []
 
 
+def test_what_is_meant_for_a_sub_application_alone_is_not_found() -> None:
+    app = application(error_middleware(), AUTH())
+    app.add_subapp("/a", application(access_log_middleware(), tracing()))
+    app.add_subapp("/b", application(security_headers_middleware()))
+    assert check_stack(app) == []
+    app = application(error_middleware())
+    app.add_subapp("/a", application(CORS()))
+    assert check_stack(app) == []
+
+
+def tracing() -> Any:
+    return traced()[0]
+
+
 def test_report_of_an_application_hears_of_nothing_that_inner_ones_answer() -> (
     None
 ):
@@ -289,8 +309,6 @@ def test_what_views_and_their_methods_have_around_themselves_is_looked_at() -> (
 
 
 def test_what_a_handler_needs_is_seen_under_other_decorators() -> None:
-    import functools
-
     @functools.wraps(hello)
     async def other(request: web.Request) -> web.Response:
         return await requires()(hello)(request)
@@ -419,8 +437,10 @@ EITHER_WAY: dict[str, tuple[Any, ...]] = {
         sign_in_middleware(Anybody()),
         csrf_middleware(),
     ),
-    "a redirect to https needs the scheme alone, which both know": (
+    "both know the scheme, and nothing else is asked for": (
         https_middleware(),
+        https_redirect_middleware(),
+        security_headers_middleware(),
         proxy_headers_middleware(trusted=["127.0.0.1"]),
     ),
     "the limit ends the handler, and then the key is free": (
@@ -448,6 +468,15 @@ EITHER_WAY: dict[str, tuple[Any, ...]] = {
         error_middleware(),
         session_middleware(KEY),
         timeout_middleware(1),
+    ),
+    "the cookie is Secure whatever the scheme": (
+        session_middleware(KEY, https_only=True),
+        https_middleware(),
+    ),
+    "its keys are not shared by address": (
+        idempotency_middleware(scope=lambda request: "everybody's"),
+        proxy_headers_middleware(trusted=["127.0.0.1"]),
+        basic_auth_middleware({"ann": "word"}),
     ),
     "two limits are two limits": (
         rate_limit_middleware("10/minute"),
@@ -504,7 +533,7 @@ def test_sign_in_that_lets_tokens_through_is_not_found() -> None:
     for options in ({"required": False}, {"ignore": ["/api"]}):
         app = application(
             session_middleware(KEY),
-            sign_in_middleware(Anybody(), **options),  # type: ignore[arg-type]
+            sign_in_middleware(Anybody(), **options),
             bearer_auth_middleware(tokens, required=False),
         )
         assert check_stack(app) == []
@@ -601,8 +630,8 @@ def test_command_finds_what_check_stack_finds(folder: Path, name: str) -> None:
     assert done.returncode == 1
     assert done.stdout == (
         "the application: error_middleware stands outside of cors_middleware: "
-        "what is answered outside of it, be it a preflight, has no CORS "
-        "headers, and browsers report a CORS error. [cors-inside]\n"
+        "what is refused in between has no CORS headers, and browsers report "
+        "a CORS error. [error-outside-cors]\n"
         "    List cors_middleware before error_middleware.\n"
     )
 
@@ -613,7 +642,7 @@ def test_command_writes_json_and_nothing_else(folder: Path, name: str) -> None:
     assert done.returncode == 1
     [finding] = json.loads(done.stdout)
     assert list(finding) == ["code", "message", "remedy", "where"]
-    assert finding["code"] == "cors-inside"
+    assert finding["code"] == "error-outside-cors"
     done = check(folder, "check", "--format=json", "site_of_test:right")
     assert (done.returncode, json.loads(done.stdout)) == (0, [])
 
@@ -691,8 +720,7 @@ def test_page_has_the_table_of_the_rules() -> None:
     refuses = re.search(r"refuses\* stands for (.*?)\.\n", PAGE, re.DOTALL)
     assert refuses is not None
     assert set(re.findall(r"``(\w+)``", refuses[1])) == {
-        name.removesuffix("_middleware")
-        for name in aiohttp_middlewares.check.REFUSES  # type: ignore[attr-defined]
+        name.removesuffix("_middleware") for name in REFUSES
     }
 
 

@@ -96,7 +96,7 @@ def place_of(name: str) -> tuple[str, str]:
             return "words", ""
         case ["utils"]:
             return "door", ""
-        case ["check" | "__main__"]:
+        case ["check" | "__main__", *_]:
             return "doctor", ""
         case [room, *_]:
             return "room", room

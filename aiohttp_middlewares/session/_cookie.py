@@ -86,9 +86,9 @@ class CookieStorage(ABC):
         """``created`` and ``session`` of a value; None if it is not good."""
 
     @property
-    def is_secure(self) -> bool:
-        """Whether the cookie is ``Secure`` for requests that came by HTTPS."""
-        return self._auto or self._secure
+    def secure(self) -> bool | Literal["auto"]:
+        """Whether the cookie is; ``"auto"``: if the request came by HTTPS."""
+        return self._secure or ("auto" if self._auto else False)
 
     def reads(self, other: "CookieStorage") -> bool:
         """Whether it can read what another one writes."""

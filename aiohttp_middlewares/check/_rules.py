@@ -1,221 +1,14 @@
-"""
-=====
-Check
-=====
-
-Says what is wrong with a list of middlewares: what stands in the wrong place,
-twice, or alone, and what that does to visitors.
-
-Usage
-=====
-
-.. code-block:: python
-
-    from aiohttp import web
-    from aiohttp_middlewares import (
-        check_stack,
-        error_middleware,
-        timeout_middleware,
-    )
-
-    app = web.Application(
-        middlewares=[timeout_middleware(29.5), error_middleware()]
-    )
-
-    for finding in check_stack(app):
-        print(f"{finding.where}: {finding.message}. {finding.remedy}.")
-
-prints::
-
-    the application: timeout_middleware stands outside of error_middleware:
-    what it raises is answered by aiohttp, as plain text or with no text at
-    all. List error_middleware before timeout_middleware.
-
-In a shell, and before each deployment::
-
-    python -m aiohttp_middlewares check package.module:app
-
-The exit code is 0 if all is well, 1 if something was found, and 2 if there is
-nothing to look at. See :doc:`/how-to/check`.
-
-What it looks at
-================
-
-The list of the application; that of each sub-application, inside of those
-around it; and what :func:`~aiohttp_middlewares.with_middlewares` puts around a
-handler or a view, inside of both. Each fault is told once, where it comes from.
-
-Limits
-======
-
-It reads lists and a few options, no URLs: a middleware with ``ignore`` or
-``urls`` is taken to be there for all requests. It knows the middlewares of this
-package only. Others are never complained of, and may do anything: where one
-stands outside, nothing is said to be missing.
-"""
+"""What can be wrong with a list of middlewares: one table, at the end."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from aiohttp import hdrs, web
-
-from aiohttp_middlewares._core.middleware import About
+from aiohttp_middlewares.check._stacks import OF_CLIENT, UNCALLED, Stack
 from aiohttp_middlewares.error import debug_error_handler
+from aiohttp_middlewares.idempotency import default_scope
 from aiohttp_middlewares.session._cookie import CookieStorage
 from aiohttp_middlewares.shield import drain_shielded
-
-__all__ = ("Finding", "check_stack")
-
-
-class Finding(NamedTuple):
-    """Something that is wrong with a list of middlewares."""
-
-    #: The name of the rule, such as ``"cors-inside"``.
-    code: str
-    #: What is wrong, and what that does.
-    message: str
-    #: What to do about it.
-    remedy: str
-    #: Where: the application, a sub-application or a handler.
-    where: str
-
-
-def check_stack(app: web.Application) -> list[Finding]:
-    """What is wrong with the middlewares of an application.
-
-    :param app:
-        The application: the outermost, as a sub-application does not know what
-        stands around it.
-    :raises TypeError: it is none.
-    """
-    if not isinstance(app, web.Application):
-        raise TypeError(
-            f"check_stack should get a web.Application, got {app!r}"
-        )
-    found = (
-        Finding(rule.code, message, remedy, stack.where)
-        for stack in _stacks(app, "the application", _EMPTY)
-        for rule in RULES
-        for place, message, remedy in rule.find(stack)
-        if place >= stack.own  # else it is found further out
-    )
-    return list(dict.fromkeys(found))
-
-
-# What there is
-# =============
-
-
-class Listed(NamedTuple):
-    """A middleware in a list."""
-
-    middleware: Any
-    #: The factory of ours that has made it, or nothing.
-    name: str
-    options: Mapping[str, Any]
-
-
-class Stack(NamedTuple):
-    """All the middlewares that a request passes, outermost first."""
-
-    where: str
-    #: Those around it are in a stack of their own, too.
-    own: int
-    listed: tuple[Listed, ...]
-    #: The applications, outermost first.
-    apps: tuple[web.Application, ...]
-    #: The decorators of the handler that take a middleware.
-    needs: frozenset[str] = frozenset()
-
-    def places(self, *names: str) -> list[int]:
-        """Where those of some factories are; a lower place is further out."""
-        return [
-            place
-            for place, listed in enumerate(self.listed)
-            if listed.name in names
-        ]
-
-    def has(self, *names: str, before: int | None = None) -> bool:
-        """Whether there may be one: nobody knows what others' do."""
-        return any(
-            listed.name in names or not listed.name
-            for listed in self.listed[:before]
-        )
-
-
-_EMPTY = Stack("", 0, (), ())
-
-
-def _stacks(app: web.Application, where: str, around: Stack) -> Iterator[Stack]:
-    stack = Stack(
-        where,
-        len(around.listed),
-        (*around.listed, *map(_listed, app.middlewares)),
-        (*around.apps, app),
-    )
-    yield stack
-    seen = set()
-    for resource in app.router.resources():
-        inner = resource.get_info().get("app")
-        if isinstance(inner, web.Application):
-            at = f"the sub-application at {resource.canonical}"
-            yield from _stacks(inner, at, stack)
-            continue
-        for route in resource:
-            if id(route.handler) not in seen:
-                seen.add(id(route.handler))
-                at = f"{route.method} {resource.canonical}"
-                yield from _around(route.handler, at, stack)
-
-
-def _around(handler: Any, where: str, stack: Stack) -> Iterator[Stack]:
-    """What a handler, a view or a method of one has around itself."""
-    own = getattr(handler, "__middlewares__", ())
-    inner = Stack(
-        where,
-        len(stack.listed),
-        (*stack.listed, *map(_listed, own)),
-        stack.apps,
-        getattr(handler, "__needs__", frozenset()),
-    )
-    if own or inner.needs:
-        yield inner
-    view = inspect.unwrap(handler)
-    if inspect.isclass(view):
-        path = where.partition(" ")[2]
-        for name in sorted(hdrs.METH_ALL):
-            method = getattr(view, name.lower(), None)
-            if method is not None:
-                yield from _around(method, f"{name} {path}", inner)
-
-
-def _listed(middleware: Any) -> Listed:
-    about = getattr(middleware, "__about__", None)
-    if isinstance(about, About):
-        return Listed(middleware, about.factory, about.options)
-    module = getattr(middleware, "__module__", None) or ""
-    # Those of aiohttp do nothing that anything of ours waits for.
-    theirs = "aiohttp" if module == "aiohttp.web_middlewares" else ""
-    return Listed(middleware, _misplaced(middleware) or theirs, {})
-
-
-#: In place of the name of a factory, for what never works in a list.
-UNCALLED = "a factory that was not called"
-OF_CLIENT = "a middleware of clients"
-
-
-def _misplaced(middleware: Any) -> str:
-    module = getattr(middleware, "__module__", None) or ""
-    if module.startswith("aiohttp_middlewares.client."):
-        return OF_CLIENT
-    if module.startswith("aiohttp_middlewares.") and callable(middleware):
-        return UNCALLED
-    return ""
-
-
-# The rules
-# =========
 
 #: What a rule tells: the innermost place that it is about, what is wrong, and
 #: what to do about it.
@@ -225,8 +18,7 @@ Told = tuple[int, str, str]
 class Order(NamedTuple):
     """Some of a list have to stand outside of others.
 
-    One further out is enough for all that is further in. ``inwards`` asks for
-    the reverse: for each of the outer ones there has to be one further in.
+    One further out is enough for all that is further in.
     """
 
     code: str
@@ -234,7 +26,10 @@ class Order(NamedTuple):
     inner: tuple[str, ...]
     #: What becomes of it otherwise, in words that fit all of them.
     harm: str
+    #: For each of the outer ones there has to be one further in, instead.
     inwards: bool = False
+    #: Only in one list: that of a sub-application may be meant for no more.
+    beside: bool = False
     #: Of which of the outer and the inner ones that is true.
     when: Callable[[Mapping[str, Any], Mapping[str, Any]], object] = (
         lambda outer, inner: True
@@ -245,7 +40,7 @@ class Order(NamedTuple):
             for outer in stack.places(*self.outer):
                 around, within = stack.listed[inner], stack.listed[outer]
                 if (
-                    inner < outer
+                    (stack.own if self.beside else 0) <= inner < outer
                     and not self.is_there(stack, inner, outer)
                     and self.when(within.options, around.options)
                 ):
@@ -260,8 +55,7 @@ class Order(NamedTuple):
         """Whether another one stands where it should."""
         if self.inwards:
             return any(place > outer for place in stack.places(*self.inner))
-        same = stack.places(stack.listed[outer].name)
-        return any(place < inner for place in same)
+        return any(place < inner for place in stack.places(*self.outer))
 
 
 class Rule(NamedTuple):
@@ -405,11 +199,12 @@ def _session_in_clear(stack: Stack) -> Iterator[Told]:
         return
     for place in stack.places("session_middleware"):
         storage = stack.listed[place].options["storage"]
-        if not (
-            storage.is_secure
+        secure = (
+            storage.secure
             if isinstance(storage, CookieStorage)
             else storage.cookie_params.get("secure")
-        ):
+        )
+        if not secure:
             yield (
                 place,
                 "session_middleware has a cookie that is not Secure on a site "
@@ -495,6 +290,22 @@ GATES = _of("https_redirect", "trusted_host")
 ANSWERS = (*GATES, "cors_middleware", *REFUSES)
 
 
+def _shares_by_address(
+    outer: Mapping[str, Any], inner: Mapping[str, Any]
+) -> bool:
+    """Whether idempotency keys are shared as they are by default."""
+    return inner.get("scope", default_scope) is default_scope
+
+
+def _asks_for_scheme(
+    outer: Mapping[str, Any], inner: Mapping[str, Any]
+) -> bool:
+    storage = inner.get("storage")  # of a session
+    return storage is None or (
+        isinstance(storage, CookieStorage) and storage.secure == "auto"
+    )
+
+
 def _is_on_server(outer: Mapping[str, Any], session: Mapping[str, Any]) -> bool:
     return not isinstance(session["storage"], CookieStorage)
 
@@ -516,30 +327,35 @@ RULES: tuple[Order | Rule, ...] = (
         _of("request_id"),
         (*ANSWERS, "timeout_middleware"),
         "what it answers, and logs, has no id",
+        beside=True,
     ),
     Order(
         "access-log-inside",
         _of("access_log"),
         ANSWERS,
         "what it answers is not in the access log",
+        beside=True,
     ),
     Order(
         "metrics-inside",
         _of("metrics"),
         ANSWERS,
         "what it answers is not counted",
+        beside=True,
     ),
     Order(
         "tracing-inside",
         _of("tracing"),
         ANSWERS,
         "what it answers is in no trace",
+        beside=True,
     ),
     Order(
         "server-timing-inside",
         _of("server_timing"),
         ANSWERS,
         "what it answers is not timed",
+        beside=True,
     ),
     Order(
         "metrics-without-traces",
@@ -553,12 +369,11 @@ RULES: tuple[Order | Rule, ...] = (
         "proxy-headers-inside",
         _of("proxy_headers"),
         (
-            *_of("https_redirect", "tracing", "security_headers", "error"),
-            *_of("report", "rate_limit", "timeout", "session", "csrf"),
-            *_of("sign_in", "idempotency"),
+            *_of("tracing", "error", "report", "rate_limit", "timeout"),
+            *_of("idempotency"),
         ),
-        "it takes the address and the scheme of the proxy for those of the "
-        "visitor",
+        "it takes the address of the proxy for that of the visitor",
+        when=_shares_by_address,
     ),
     Order(
         "proxy-host-inside",
@@ -570,9 +385,10 @@ RULES: tuple[Order | Rule, ...] = (
     ),
     Order(
         "https-inside",
-        _of("https"),
+        _of("https", "proxy_headers"),
         _of("https_redirect", "security_headers", "session", "csrf", "sign_in"),
         "HTTPS that a proxy in front takes off is taken for plain HTTP",
+        when=_asks_for_scheme,
     ),
     Order(
         "trusted-host-inside",
@@ -590,21 +406,31 @@ RULES: tuple[Order | Rule, ...] = (
     Order(
         "security-headers-inside",
         _of("security_headers"),
-        ("error_middleware", "compression_middleware", *REFUSES),
+        ("compression_middleware", *REFUSES),
         "what is answered outside of it has no security headers",
+        beside=True,
     ),
     Order(
         "response-headers-inside",
         _of("response_headers"),
         REFUSES,
         "what it answers lacks the headers",
+        beside=True,
     ),
     Order(
         "cors-inside",
         _of("cors"),
-        ("error_middleware", *REFUSES),
-        "what is answered outside of it, be it a preflight, has no CORS "
-        "headers, and browsers report a CORS error",
+        REFUSES,
+        "what it answers, preflights too, has no CORS headers, and browsers "
+        "report a CORS error",
+    ),
+    Order(
+        "error-outside-cors",
+        _of("cors"),
+        _of("error"),
+        "what is refused in between has no CORS headers, and browsers report "
+        "a CORS error",
+        beside=True,
     ),
     Rule(
         "cors-any-site",
@@ -788,6 +614,7 @@ RULES: tuple[Order | Rule, ...] = (
         _of("idempotency"),
         "all users behind one address share their keys, and get each other's "
         "answers",
+        when=_shares_by_address,
     ),
     Order(
         "idempotency-outside-shield",
