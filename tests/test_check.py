@@ -227,6 +227,10 @@ def test_fault_is_told_once_where_it_comes_from() -> None:
     ]
 
 
+def test_same_fault_of_two_is_told_once() -> None:
+    assert len(check_stack(application(AUTH(), AUTH(), CORS()))) == 1
+
+
 def test_what_stands_further_out_is_enough_for_all_inside() -> None:
     app = application(CORS(), error_middleware())
     app.add_subapp("/a", application(AUTH(), CORS(), timeout_middleware(1)))
@@ -377,6 +381,11 @@ def test_what_is_missing_may_be_somebody_elses(theirs: Any) -> None:
     assert check_stack(app) == []
 
 
+def test_nothing_further_in_takes_the_place_of_what_is_missing() -> None:
+    app = application(timeout_middleware(1), of_others)
+    assert codes(app) == {"timeout-alone"}
+
+
 def test_nothing_of_aiohttp_takes_the_place_of_what_is_missing() -> None:
     app = application(web.normalize_path_middleware(), timeout_middleware(1))
     assert codes(app) == {"timeout-alone"}
@@ -504,6 +513,38 @@ def test_what_makes_no_difference_is_not_found(reason: str) -> None:
 )
 def test_sessions_that_get_on_are_not_found(outer: Any, inner: Any) -> None:
     assert check_stack(application(outer, inner)) == []
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        (KEY, KEY[::-1]),
+        ([KEY, KEY[::-1]], KEY[::-1]),  # it cannot read what the outer writes
+        (KEY, aiohttp_session.SimpleCookieStorage(cookie_name="session")),
+    ],
+)
+def test_sessions_that_overwrite_each_other_are_found(
+    outer: Any, inner: Any
+) -> None:
+    app = application(session_middleware(outer), session_middleware(inner))
+    assert codes(app) == {"sessions-mixed-up"}
+
+
+def test_two_storages_of_others_may_well_get_on() -> None:
+    storage = aiohttp_session.SimpleCookieStorage
+    app = application(
+        session_middleware(storage()), session_middleware(storage())
+    )
+    assert check_stack(app) == []
+
+
+def test_strict_cookie_further_out_is_not_that_of_sign_in() -> None:
+    app = application(
+        session_middleware(KEY, cookie_name="a", same_site="strict"),
+        session_middleware(KEY),
+        sign_in_middleware(Anybody()),
+    )
+    assert check_stack(app) == []
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def _any_origin(stack: Stack) -> Iterator[Told]:
 
 def _timeout_alone(stack: Stack) -> Iterator[Told]:
     for place in stack.places("timeout_middleware"):
-        if not stack.has("error_middleware"):
+        if not stack.has("error_middleware", outside_of=place):
             yield (
                 place,
                 "timeout_middleware stands without error_middleware: visitors "
@@ -215,7 +215,7 @@ def _session_in_clear(stack: Stack) -> Iterator[Told]:
 
 def _sign_in_alone(stack: Stack) -> Iterator[Told]:
     for place in stack.places("sign_in_middleware"):
-        if not stack.has("session_middleware"):
+        if not stack.has("session_middleware", outside_of=place):
             yield (
                 place,
                 "sign_in_middleware stands without session_middleware: every "

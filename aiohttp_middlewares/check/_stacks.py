@@ -38,11 +38,10 @@ class Stack(NamedTuple):
             if listed.name in names
         ]
 
-    def has(self, *names: str, before: int | None = None) -> bool:
-        """Whether there may be one: nobody knows what others' do."""
-        return any(
-            listed.name in names or not listed.name
-            for listed in self.listed[:before]
+    def has(self, *names: str, outside_of: int | None = None) -> bool:
+        """Whether there is one, or may be: nobody knows what others' do."""
+        return bool(self.places(*names)) or any(
+            not listed.name for listed in self.listed[:outside_of]
         )
 
 
