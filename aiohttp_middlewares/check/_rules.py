@@ -514,17 +514,11 @@ RULES: tuple[Order | Rule, ...] = (
     ),
     # the work
     Order(
-        "etag-outside-compression",
-        _of("compression"),
-        _of("etag"),
-        "a 304 lacks the Vary of the answer that it stands for",
-    ),
-    Order(
         "etag-inside-session",
         _of("etag"),
         _of("session"),
-        "an answer that sets the cookie of a session has a tag, too, and may "
-        "be kept",
+        "an answer that sets the cookie of a session has a tag as well, to be "
+        "kept with it",
     ),
     Rule(
         "timeout-alone",
