@@ -460,7 +460,7 @@ def empty(name: str, right: bool) -> tuple[web.Application, Harm]:
 # ================
 
 
-@fault("not-called")
+@fault("no-middleware")
 def not_called(right: bool) -> tuple[web.Application, Harm]:
     async def harm(app: web.Application) -> bool:
         return (await answer(app)).status == 500

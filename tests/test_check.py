@@ -16,7 +16,22 @@ from typing import Any
 import aiohttp_session
 import pytest
 from aiohttp import web
-from list_faults import FAULTS, KEY, Anybody, Known, hello, tokens, traced
+from list_faults import (
+    FAULTS,
+    KEY,
+    NAVIGATION,
+    Anybody,
+    Known,
+    answer,
+    asking,
+    callback,
+    hello,
+    ordered,
+    records,
+    site,
+    tokens,
+    traced,
+)
 
 import aiohttp_middlewares
 from aiohttp_middlewares import (
@@ -37,6 +52,7 @@ from aiohttp_middlewares import (
     https_redirect_middleware,
     idempotency_middleware,
     metrics_middleware,
+    problem_error_handler,
     proxy_headers_middleware,
     rate_limit_middleware,
     report_middleware,
@@ -147,9 +163,16 @@ def test_finding_tells_what_where_and_what_to_do() -> None:
 @pytest.mark.parametrize("name", sorted(FACTORIES))
 def test_each_factory_that_was_not_called_is_found(name: str) -> None:
     [finding] = check_stack(application(getattr(aiohttp_middlewares, name)))
-    assert finding.code == "not-called"
-    assert finding.message.startswith(f"{name} is listed, and was not called")
+    assert finding.code == "no-middleware"
+    assert finding.message.startswith(f"{name} is listed, and is no middleware")
     assert finding.remedy == f"List what it makes: {name}(...)"
+
+
+@pytest.mark.parametrize("listed", [drain_shielded, problem_error_handler])
+def test_what_else_is_no_middleware_is_found(listed: Any) -> None:
+    [finding] = check_stack(application(listed))
+    assert finding.code == "no-middleware"
+    assert finding.remedy == "Take it out of the list"
 
 
 async def refresh(session: Any, token: Any) -> Any:
@@ -504,6 +527,39 @@ def test_what_makes_no_difference_is_not_found(reason: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("room", "outer"),
+    [
+        ("access_log", access_log_middleware()),
+        ("error", error_middleware()),
+        ("server_timing", server_timing_middleware(slow=1e-9)),
+    ],
+)
+async def test_id_is_logged_by_what_stands_outside_of_it_too(
+    room: str, outer: Any
+) -> None:
+    app = site(outer, request_id_middleware())
+    with records(room) as lines:
+        found = await answer(app, path="/failing")
+    [line] = lines
+    assert vars(line)["request_id"] == found.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize("csrf_is_outside", [True, False])
+async def test_csrf_refuses_on_either_side_of_sign_in(
+    csrf_is_outside: bool,
+) -> None:
+    both = ordered(
+        csrf_is_outside, csrf_middleware(), sign_in_middleware(Anybody())
+    )
+    async with asking(site(session_middleware(KEY), *both)) as visitor:
+        gone = await visitor.ask(headers=NAVIGATION)
+        await visitor.ask(path=callback(gone, "ann"))
+        assert (await visitor.ask("POST")).status == 200
+        headers = {"Sec-Fetch-Site": "cross-site"}
+        assert (await visitor.ask("POST", headers=headers)).status == 403
+
+
+@pytest.mark.parametrize(
     ("outer", "inner"),
     [
         (session_middleware(KEY), session_middleware([KEY, KEY[::-1]])),
@@ -788,7 +844,7 @@ def test_order_page_names_the_rules_where_they_belong() -> None:
         for rule in RULES:
             if rule.code in found and isinstance(rule, Order):
                 assert middlewares & {*rule.inner, *rule.outer}, rule.code
-    about_any = {"not-called", "of-clients"}
+    about_any = {"no-middleware", "of-clients"}
     assert named | about_any == {rule.code for rule in RULES if ours(rule)}
 
 

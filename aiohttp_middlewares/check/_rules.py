@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from aiohttp_middlewares.check._stacks import OF_CLIENT, UNCALLED, Stack
+from aiohttp_middlewares.check._stacks import NO_MIDDLEWARE, OF_CLIENT, Stack
 from aiohttp_middlewares.error import debug_error_handler
 from aiohttp_middlewares.idempotency import default_scope
 from aiohttp_middlewares.session._cookie import CookieStorage
@@ -67,15 +67,17 @@ class Rule(NamedTuple):
     find: Callable[[Stack], Iterator[Told]]
 
 
-def _uncalled(stack: Stack) -> Iterator[Told]:
-    for place in stack.places(UNCALLED):
-        factory = stack.listed[place].middleware
-        name = getattr(factory, "__name__", type(factory).__name__)
+def _no_middleware(stack: Stack) -> Iterator[Told]:
+    for place in stack.places(NO_MIDDLEWARE):
+        function = stack.listed[place].middleware
+        name = getattr(function, "__name__", type(function).__name__)
         yield (
             place,
-            f"{name} is listed, and was not called: every request ends in a "
+            f"{name} is listed, and is no middleware: every request ends in a "
             "500",
-            f"List what it makes: {name}(...)",
+            f"List what it makes: {name}(...)"
+            if name.endswith("_middleware")
+            else "Take it out of the list",
         )
 
 
@@ -312,9 +314,10 @@ def _is_on_server(outer: Mapping[str, Any], session: Mapping[str, Any]) -> bool:
 
 RULES: tuple[Order | Rule, ...] = (
     Rule(
-        "not-called",
-        "A factory is listed and was not called: every request ends in a 500.",
-        _uncalled,
+        "no-middleware",
+        "A factory that was not called is listed, or something else of this "
+        "package that is no middleware: every request ends in a 500.",
+        _no_middleware,
     ),
     Rule(
         "of-clients",

@@ -107,7 +107,7 @@ def _listed(middleware: Any) -> Listed:
 
 
 #: In place of the name of a factory, for what never works in a list.
-UNCALLED = "a factory that was not called"
+NO_MIDDLEWARE = "no middleware"
 OF_CLIENT = "a middleware of clients"
 
 
@@ -115,6 +115,4 @@ def _misplaced(middleware: Any) -> str:
     module = getattr(middleware, "__module__", None) or ""
     if module.startswith("aiohttp_middlewares.client."):
         return OF_CLIENT
-    if module.startswith("aiohttp_middlewares.") and callable(middleware):
-        return UNCALLED
-    return ""
+    return NO_MIDDLEWARE if module.startswith("aiohttp_middlewares.") else ""
