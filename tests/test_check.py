@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -822,6 +823,27 @@ def test_page_has_the_table_of_the_rules() -> None:
 
 
 PAGE = read("docs/how-to/check.rst")
+
+
+def as_one(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_page_shows_what_the_command_says(tmp_path: Path) -> None:
+    code, _, rest = PAGE.partition(":caption: shop.py")[2].partition("\nthe ")
+    (tmp_path / "shop.py").write_text(
+        textwrap.dedent(code.lstrip("\n")), encoding="utf-8"
+    )
+    said = re.search(r"\$ .* (check shop:wrong)\n(.*?)\n\n", rest, re.DOTALL)
+    assert said is not None
+    assert as_one(check(tmp_path, *said[1].split()).stdout) == as_one(said[2])
+
+
+def test_docstring_shows_what_is_found() -> None:
+    app = application(timeout_middleware(29.5), error_middleware())
+    [finding] = check_stack(app)
+    said = f"{finding.where}: {finding.message}. {finding.remedy}."
+    assert as_one(said) in as_one(aiohttp_middlewares.check.__doc__ or "")
 
 
 def rows() -> Iterator[tuple[set[str], set[str]]]:
