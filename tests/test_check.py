@@ -67,6 +67,7 @@ from aiohttp_middlewares import (
     timeout_middleware,
     trusted_host_middleware,
 )
+from aiohttp_middlewares.__main__ import main
 from aiohttp_middlewares.annotations import Handler
 from aiohttp_middlewares.check._rules import REFUSES, RULES, Order
 from examples.demo.api import create_api
@@ -715,14 +716,13 @@ def check(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-@pytest.mark.parametrize("name", ["right", "Settings.app"])
-def test_command_is_content(folder: Path, name: str) -> None:
-    done = check(folder, "check", f"site_of_test:{name}")
+def test_command_is_content(folder: Path) -> None:
+    done = check(folder, "check", "site_of_test:Settings.app")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "Nothing is wrong with this list.\n"
 
 
-@pytest.mark.parametrize("name", ["wrong", "factory", "slow_factory"])
+@pytest.mark.parametrize("name", ["wrong", "slow_factory"])
 def test_command_finds_what_check_stack_finds(folder: Path, name: str) -> None:
     done = check(folder, "check", f"site_of_test:{name}")
     assert done.returncode == 1
@@ -734,9 +734,8 @@ def test_command_finds_what_check_stack_finds(folder: Path, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["wrong", "factory"])
-def test_command_writes_json_and_nothing_else(folder: Path, name: str) -> None:
-    done = check(folder, "check", "--format", "json", f"site_of_test:{name}")
+def test_command_writes_json_and_nothing_else(folder: Path) -> None:
+    done = check(folder, "check", "--format", "json", "site_of_test:factory")
     assert done.returncode == 1
     [finding] = json.loads(done.stdout)
     assert list(finding) == ["code", "message", "remedy", "where"]
@@ -781,21 +780,34 @@ def test_command_writes_json_and_nothing_else(folder: Path, name: str) -> None:
     ],
 )
 def test_command_says_in_one_line_why_it_cannot_look(
-    folder: Path, asked: str, said: str
+    folder: Path,
+    asked: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    done = check(folder, "check", asked)
-    assert (done.returncode, done.stdout) == (2, "")
-    [line] = done.stderr.splitlines()
+    monkeypatch.syspath_prepend(str(folder))
+    assert main(["check", asked]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    [line] = told.err.splitlines()
     assert line.startswith(said)
 
 
-@pytest.mark.parametrize("arguments", [(), ("look",), ("check",)])
+def test_command_shows_no_traceback(folder: Path) -> None:
+    done = check(folder, "check", "site_of_test:failing_factory")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["look"], ["check"]])
 def test_command_says_how_it_is_called(
-    folder: Path, arguments: tuple[str, ...]
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = check(folder, *arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith("usage: python -m aiohttp_middlewares")
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    assert "usage: python -m aiohttp_middlewares" in capsys.readouterr().err
 
 
 # What the pages say
