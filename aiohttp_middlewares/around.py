@@ -108,6 +108,8 @@ def with_middlewares(*middlewares: Middleware) -> Callable[[H], H]:
         _check(what, item)
 
     def decorate(decorated: Any) -> Any:
+        if not middlewares:
+            return decorated
         if isinstance(decorated, web.Application):
             for item in reversed(middlewares):
                 decorated.middlewares.insert(0, item)
@@ -203,11 +205,12 @@ def _around_view(
     view: type[AbstractView], middlewares: tuple[Middleware, ...]
 ) -> type[AbstractView]:
     @types.coroutine
-    def answer(
-        cls: type[AbstractView], request: web.Request
-    ) -> Generator[Any, None, web.StreamResponse]:
-        # As it would be without us, and whoever has inherited what it does.
-        return (yield from view.__await__(cls(request)))
+    def bare(self: AbstractView) -> Generator[Any, None, web.StreamResponse]:
+        return (yield from view.__await__(self))
+
+    # Of the class that was asked for, which may have inherited from this one.
+    async def answer(cls: Any, request: web.Request) -> web.StreamResponse:
+        return await bare(cls(request))
 
     @functools.cache
     def chain_of(cls: Any) -> Handler:
