@@ -115,7 +115,7 @@ def with_middlewares(*middlewares: Middleware) -> Callable[[H], H]:
                 decorated.middlewares.insert(0, item)
             return decorated
         around: Any
-        if inspect.isclass(decorated) and issubclass(decorated, AbstractView):
+        if _is_view(decorated):
             around = _around_view(decorated, middlewares)
         elif inspect.iscoroutinefunction(
             decorated
@@ -139,6 +139,10 @@ def with_middlewares(*middlewares: Middleware) -> Callable[[H], H]:
     return decorate
 
 
+def _is_view(item: object) -> bool:
+    return inspect.isclass(item) and issubclass(item, AbstractView)
+
+
 def _check(what: str, item: object) -> None:
     should = "given middlewares"
     if isinstance(item, list | tuple):
@@ -151,14 +155,14 @@ def _check(what: str, item: object) -> None:
         # As aiohttp calls it.
         inspect.signature(item).bind(None, handler=None)
     except TypeError:
+        is_handler = inspect.iscoroutinefunction(item) or _is_view(item)
         name = getattr(item, "__name__", "")
-        meant = None if inspect.iscoroutinefunction(item) else f"{name}(...)"
         options.refuse(
             TypeError,
             what,
             should,
             item,
-            meant=meant if name else None,
+            meant=f"{name}(...)" if name and not is_handler else None,
             advice="what it decorates comes after them",
         )
     except ValueError:
