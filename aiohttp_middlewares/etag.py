@@ -192,7 +192,7 @@ class _Tagging:
         ):
             return None
         # Who writes a part of a page must find no two with the same tag: 128
-        # bits, of the quickest hash that is always there and still holds.
+        # bits of a hash that holds. This one is quick on every processor.
         return f'W/"{blake2b(body, digest_size=16).hexdigest()}"'
 
 

@@ -81,7 +81,7 @@ from aiohttp.http import SERVER_SOFTWARE
 from multidict import CIMultiDict, istr
 
 from aiohttp_middlewares._core import options, sending
-from aiohttp_middlewares._core.decoration import before_sending
+from aiohttp_middlewares._core.decoration import guarded
 from aiohttp_middlewares._core.grammar.fields import (
     VARY,
     add_elements,
@@ -135,7 +135,7 @@ def response_headers_middleware(
 
         def decorate(request: web.Request) -> None:
             calling = _Calling(change, request)
-            before_sending(request, calling)
+            sending.before_sending(request, guarded(calling))
             if not outcome_of(request).observe(calling, calling.end):
                 calling.request = None  # somebody else has answered
 
