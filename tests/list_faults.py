@@ -48,6 +48,7 @@ from aiohttp_middlewares import (
     drain_shielded,
     early_data_middleware,
     error_middleware,
+    etag_middleware,
     https_middleware,
     https_redirect_middleware,
     idempotency_middleware,
@@ -58,6 +59,7 @@ from aiohttp_middlewares import (
     report_middleware,
     request_id_middleware,
     requires,
+    response_headers_middleware,
     security_headers_middleware,
     server_timing_middleware,
     session_middleware,
@@ -394,6 +396,18 @@ def no_security_headers(name: str, right: bool) -> tuple[web.Application, Harm]:
         return "Cross-Origin-Opener-Policy" not in found.headers
 
     return watched(name, right, security_headers_middleware()), harm
+
+
+@fault("response-headers-inside", *REFUSES)
+def no_headers_of_ones_own(
+    name: str, right: bool
+) -> tuple[web.Application, Harm]:
+    async def harm(app: web.Application) -> bool:
+        found = await refused_by(name, app)
+        return "X-Robots-Tag" not in found.headers
+
+    headers = response_headers_middleware({"X-Robots-Tag": "noindex"})
+    return watched(name, right, headers), harm
 
 
 @fault("cors-inside", *REFUSES)
@@ -933,6 +947,21 @@ def read_to_the_end(right: bool) -> tuple[web.Application, Harm]:
 
 # The work
 # ========
+
+
+@fault("etag-inside-session")
+def kept_with_the_cookie(right: bool) -> tuple[web.Application, Harm]:
+    async def greets(request: web.Request) -> web.Response:
+        await set_session(request)
+        return web.Response(text="hello")
+
+    async def harm(app: web.Application) -> bool:
+        found = await answer(app)
+        assert "Set-Cookie" in found.headers
+        return "ETag" in found.headers
+
+    both = ordered(right, etag_middleware(), session_middleware(KEY))
+    return site(*both, handler=greets), harm
 
 
 @fault("timeout-alone")

@@ -2,14 +2,13 @@
 
 import functools
 import importlib.util
-import inspect
 import json
 import os
 import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +48,7 @@ from aiohttp_middlewares import (
     csrf_middleware,
     drain_shielded,
     error_middleware,
+    etag_middleware,
     https_middleware,
     https_redirect_middleware,
     idempotency_middleware,
@@ -66,6 +66,7 @@ from aiohttp_middlewares import (
     sign_in_middleware,
     timeout_middleware,
     trusted_host_middleware,
+    with_middlewares,
 )
 from aiohttp_middlewares.__main__ import main
 from aiohttp_middlewares.annotations import Handler
@@ -203,20 +204,6 @@ def test_middleware_of_clients_is_found(made: Any, name: str) -> None:
 # ====================================
 
 
-def around(*middlewares: Any) -> Callable[[Any], Any]:
-    """As with_middlewares does, as far as it is seen."""
-
-    def decorate(handler: Any) -> Any:
-        if inspect.isclass(handler):
-            inner: Any = type(handler.__name__, (handler,), {})
-        else:
-            inner = partial(handler)
-        inner.__middlewares__ = middlewares
-        return inner
-
-    return decorate
-
-
 AUTH = partial(basic_auth_middleware, {"ann": "word"})
 CORS = partial(cors_middleware, origins=["https://a.example"])
 
@@ -246,7 +233,7 @@ def test_fault_is_told_once_where_it_comes_from() -> None:
     app = application(error_middleware(), CORS())
     app.add_subapp("/a", application())
     app.add_subapp("/b", application(body_limit_middleware(1)))
-    app.router.add_get("/", around(body_limit_middleware(1))(hello))
+    app.router.add_get("/", with_middlewares(body_limit_middleware(1))(hello))
     assert [finding.where for finding in check_stack(app)] == [
         "the application"
     ]
@@ -301,7 +288,7 @@ def test_timeout_between_two_shields_cancels_nothing() -> None:
 
 def test_what_a_handler_has_around_itself_is_looked_at() -> None:
     app = application(AUTH())
-    app.router.add_post("/a/{name}", around(CORS())(hello))
+    app.router.add_post("/a/{name}", with_middlewares(CORS())(hello))
     [finding] = check_stack(app)
     assert finding.code == "cors-inside"
     assert finding.where == "POST /a/{name}"
@@ -309,7 +296,7 @@ def test_what_a_handler_has_around_itself_is_looked_at() -> None:
 
 def test_handler_of_several_routes_is_told_of_once() -> None:
     app = application(AUTH())
-    handler = around(CORS())(hello)
+    handler = with_middlewares(CORS())(hello)
     app.router.add_post("/a", handler)
     app.router.add_post("/b", handler)
     assert [finding.where for finding in check_stack(app)] == ["POST /a"]
@@ -323,12 +310,12 @@ def test_what_views_and_their_methods_have_around_themselves_is_looked_at() -> (
         async def get(self) -> web.Response:
             return web.Response()
 
-        @around(error_middleware())
+        @with_middlewares(error_middleware())
         async def post(self) -> web.Response:
             return web.Response()
 
     app = application()
-    app.router.add_view("/a", around(timeout_middleware(1))(View))
+    app.router.add_view("/a", with_middlewares(timeout_middleware(1))(View))
     found = {(item.code, item.where) for item in check_stack(app)}
     assert found == {
         ("timeout-alone", "* /a"),
@@ -461,9 +448,10 @@ EITHER_WAY: dict[str, tuple[Any, ...]] = {
         security_headers_middleware(),
         CORS(),
     ),
-    "it works where the answer leaves": (
+    "both work where the answer leaves": (
         error_middleware(),
         timeout_middleware(1),
+        etag_middleware(),
         compression_middleware(),
     ),
     "a request across origins is refused all the same": (

@@ -95,6 +95,7 @@ NOTICED_BY = {
         "A bug as a debug page",
         "A raised answer keeps its headers",
     ],
+    "etag_middleware": ["The same as before"],
     "https_middleware": ["Behind a proxy that took off the TLS"],
     "https_redirect_middleware": ["By plain HTTP"],
     "idempotency_middleware": ["A button pressed twice"],
@@ -105,6 +106,9 @@ NOTICED_BY = {
     ],
     "rate_limit_middleware": ["One request too many"],
     "report_middleware": ["A bug that somebody hears of"],
+    "response_headers_middleware": [
+        "A stream that no search engine should list"
+    ],
     "request_id_middleware": [
         "An id for each request",
         "The id of the proxy in front",

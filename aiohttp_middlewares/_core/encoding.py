@@ -6,6 +6,7 @@ its ``write`` and ``write_eof``, which are public methods as well.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from aiohttp import ClientConnectionResetError, HttpVersion11, hdrs
@@ -17,6 +18,7 @@ from aiohttp_middlewares._core.sending import (
     Departure,
     Headers,
     has_sent,
+    start_over,
 )
 
 
@@ -53,6 +55,20 @@ class NoBody(Body):
 
 
 NO_BODY = NoBody()
+
+
+class NotModified(NoBody):
+    """Has 304 leave in place of the answer: RFC 9110 15.4.5."""
+
+    status = HTTPStatus.NOT_MODIFIED
+
+    async def write_eof(self, departure: Departure, chunk: Bytes) -> None:
+        # The response has said how its own body would come.
+        start_over(departure.writer)
+        await super().write_eof(departure, chunk)
+
+
+NOT_MODIFIED = NotModified()
 
 
 class EncodedBody(Body):
