@@ -120,7 +120,7 @@ def etag_middleware(
         tagging = _Tagging(lines(request, hdrs.IF_NONE_MATCH), max_size)
         before_sending(request, tagging)
         response = await handler(request)
-        if isinstance(response, web.Response) and not response.prepared:
+        if isinstance(response, web.Response):
             tagging.response = response
         return response
 

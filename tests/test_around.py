@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import inspect
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -128,6 +129,25 @@ async def test_nested_ones_stand_as_they_are_written(
     nested = with_middlewares(A)(with_middlewares(B, C)(hello))
     client = await aiohttp_client(app_of(nested))
     assert (await client.get("/")).headers["X-Path"] == "a(b(c()))"
+
+
+async def test_each_middleware_knows_the_handler_as_in_a_list(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    names: list[str] = []
+
+    @web.middleware
+    async def asks(request: web.Request, handler: Any) -> web.StreamResponse:
+        names.append(handler.__name__)
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    app = app_of(with_middlewares(asks, asks)(hello))
+    app.router.add_view("/view", with_middlewares(asks)(Notes))
+    client = await aiohttp_client(app)
+    for path in ("/", "/view"):
+        assert (await client.get(path)).status == 200
+    assert names == ["hello", "hello", "Notes"]
 
 
 async def test_none_at_all_changes_nothing(
@@ -484,7 +504,10 @@ async def test_aiohttps_own_middlewares_go_in(
 
 
 @pytest.mark.parametrize("kind", ["handler", "view"])
-async def test_server_waits_for_what_one_handler_shields(kind: str) -> None:
+async def test_server_waits_for_what_one_handler_shields(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "aiohttp_middlewares.shield")
     begun, release = asyncio.Event(), asyncio.Event()
     done: list[str] = []
 
@@ -514,7 +537,7 @@ async def test_server_waits_for_what_one_handler_shields(kind: str) -> None:
         await begun.wait()
         client.leave()
         stop = asyncio.create_task(site.runner.cleanup())
-        await eventually(lambda: not site.connections())
+        await eventually(lambda: "Waiting for 1 shielded" in caplog.text)
         assert not done
         release.set()
         await stop
