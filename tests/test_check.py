@@ -489,7 +489,11 @@ EITHER_WAY: dict[str, tuple[Any, ...]] = {
     "a cookie that the client never gets cannot be saved": (
         error_middleware(),
         session_middleware(KEY),
+        session_middleware(
+            aiohttp_session.SimpleCookieStorage(cookie_name="a")
+        ),
         timeout_middleware(1),
+        shield_middleware(urls=["/"]),
     ),
     "the cookie is Secure whatever the scheme": (
         session_middleware(KEY, https_only=True),
@@ -513,7 +517,9 @@ EITHER_WAY: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("reason", EITHER_WAY)
 def test_what_makes_no_difference_is_not_found(reason: str) -> None:
-    assert check_stack(application(*EITHER_WAY[reason])) == []
+    app = application(*EITHER_WAY[reason])
+    app.cleanup_ctx.append(drain_shielded)
+    assert check_stack(app) == []
 
 
 @pytest.mark.parametrize(

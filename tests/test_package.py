@@ -240,6 +240,7 @@ def test_import_is_silent_and_leaves_the_client_alone() -> None:
     modules = done.stdout.split()
     assert "aiohttp_middlewares.constants" in modules
     assert "aiohttp_middlewares.client" not in modules
+    assert "aiohttp_middlewares.check._rules" not in modules
 
 
 def test_changelog_begins_with_this_version() -> None:

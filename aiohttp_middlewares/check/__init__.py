@@ -58,9 +58,6 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from aiohttp_middlewares.check._rules import RULES
-from aiohttp_middlewares.check._stacks import stacks_of
-
 __all__ = ("Finding", "check_stack")
 
 
@@ -85,6 +82,10 @@ def check_stack(app: web.Application) -> list[Finding]:
         stands around it.
     :raises TypeError: it is none.
     """
+    # Who serves and does not ask is spared these.
+    from aiohttp_middlewares.check._rules import RULES
+    from aiohttp_middlewares.check._stacks import stacks_of
+
     if not isinstance(app, web.Application):
         raise TypeError(
             f"check_stack should get a web.Application, got {app!r}"

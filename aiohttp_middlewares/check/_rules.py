@@ -309,7 +309,12 @@ def _asks_for_scheme(
 
 
 def _is_on_server(outer: Mapping[str, Any], session: Mapping[str, Any]) -> bool:
-    return not isinstance(session["storage"], CookieStorage)
+    # Those of aiohttp-session that keep all in a cookie have it in their name.
+    return not isinstance(session["storage"], CookieStorage) and not any(
+        kind.__module__.startswith("aiohttp_session")
+        and kind.__name__.endswith("CookieStorage")
+        for kind in type(session["storage"]).__mro__
+    )
 
 
 RULES: tuple[Order | Rule, ...] = (
