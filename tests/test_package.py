@@ -327,6 +327,22 @@ def run(block: Block, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return vars(module)
 
 
+def applications_in(names: dict[str, Any]) -> Iterator[web.Application]:
+    """Those of an example, but for those that are a part of another."""
+    for value in list(names.values()):
+        if (
+            inspect.isfunction(value)
+            and value.__annotations__.get("return") is web.Application
+            and all(
+                parameter.default is not parameter.empty
+                for parameter in inspect.signature(value).parameters.values()
+            )
+        ):
+            value = value()
+        if isinstance(value, web.Application) and not value.pre_frozen:
+            yield value
+
+
 @pytest.mark.parametrize(
     "block",
     [
@@ -340,12 +356,8 @@ def test_every_example_runs(
     if block.not_run:
         pytest.skip(block.not_run)
     names = run(block, monkeypatch)
-    for app in names.values():
-        if (
-            isinstance(app, web.Application)
-            and not app.pre_frozen  # a sub-application
-            and name_of(block.path) not in SHOW_FAULTS
-        ):
+    if name_of(block.path) not in SHOW_FAULTS:
+        for app in applications_in(names):
             assert check_stack(app) == []
     if any(name.startswith("test_") for name in names):
         assert_tests_pass(block, tmp_path)
