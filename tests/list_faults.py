@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import aiohttp_session
 from aiohttp import ClientSession, ClientTimeout, CookieJar, hdrs, web
 from aiohttp.test_utils import TestServer
-from live import Live, eventually, live
+from live import PATIENCE, Live, eventually, live
 from multidict import CIMultiDictProxy
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -139,6 +139,11 @@ def site(
 
 def ordered(right: bool, outer: Any, inner: Any) -> tuple[Any, Any]:
     return (outer, inner) if right else (inner, outer)
+
+
+def wait_for(it_happens: bool) -> float:
+    """For what happens as long as it takes, for what does not a moment."""
+    return PATIENCE if it_happens else 0.3
 
 
 class Answer(NamedTuple):
@@ -786,42 +791,34 @@ def counted_twice(right: bool) -> tuple[web.Application, Harm]:
 def as_often_as_they_like(
     name: str, right: bool
 ) -> tuple[web.Application, Harm]:
-    async def harm(app: web.Application) -> bool:
-        if name == "idempotency":
-            options: dict[str, Any] = {
-                "method": "POST",
-                "headers": {"Idempotency-Key": "1"},
-            }
-            async with asking(app) as client:
-                found = [await client.ask(**options) for _ in range(3)]
-        elif name == "concurrency_limit":
-            async with asking(app) as client:
-                holding = asyncio.create_task(client.ask(path="/held"))
-                found = [await client.ask() for _ in range(9)]
-                app[HELD].set()
-                await holding
-        else:
-            found = []
-            options = REFUSING[name][1]
-            async with asking(app) as client:
-                for _ in range(3):
-                    found.append(await client.ask(**options))
-        return 429 not in [one.status for one in found]
+    # What it answers, again and again.
+    options: dict[str, Any] = {
+        "concurrency_limit": {},
+        "idempotency": {"method": "POST", "headers": {"Idempotency-Key": "1"}},
+        **{name: REFUSING[name][1] for name in ("body_limit", "basic_auth")},
+    }[name]
 
-    limits = {"concurrency_limit": ["/held"]}
-    limit = [
-        rate_limit_middleware(
-            "2/minute", scope="global", ignore=limits.get(name)
-        )
-    ]
-    inner = (
-        [idempotency_middleware()] if name == "idempotency" else refusing(name)
-    )
-    if name == "concurrency_limit":
-        # Nobody gets a place, so that nobody comes to the limit inside.
-        inner = [concurrency_limit_middleware(1)]
-    outer, inner = ordered(right, limit, inner)
-    return site(*outer, *inner), harm
+    async def harm(app: web.Application) -> bool:
+        async with asking(app) as client:
+            # The only place is taken.
+            holding = asyncio.create_task(client.ask(path="/held"))
+            await at_work(app)
+            found = [(await client.ask(**options)).status for _ in range(3)]
+            app[HELD].set()
+            await holding
+        return 429 not in found
+
+    limit = rate_limit_middleware("2/minute", scope="global", ignore=["/held"])
+    limited: list[Any] = {
+        "basic_auth": [
+            basic_auth_middleware({"ann": "word"}, ignore=["/held"])
+        ],
+        "concurrency_limit": [concurrency_limit_middleware(1)],
+        "idempotency": [idempotency_middleware()],
+        "body_limit": refusing("body_limit"),
+    }[name]
+    outer, inner = ordered(right, [limit], limited)
+    return noticed(site(*outer, *inner)), harm
 
 
 @fault("rate-limit-twice")
@@ -857,7 +854,7 @@ def waits_on_its_own_time(right: bool) -> tuple[web.Application, Harm]:
             holding = asyncio.create_task(client.ask(path="/held"))
             await at_work(app)
             waiting = asyncio.create_task(client.ask())
-            await asyncio.wait([waiting], timeout=0.3)
+            await asyncio.wait([waiting], timeout=wait_for(not right))
             app[HELD].set()
             await holding
             return (await waiting).status == 504
@@ -911,10 +908,8 @@ def waits_in_memory(right: bool) -> tuple[web.Application, Harm]:
                     "POST", data=body(), headers={"Idempotency-Key": "1"}
                 )
             )
-            for _ in range(300):
-                if sent.is_set():
-                    break
-                await asyncio.sleep(0.001)
+            reading = asyncio.create_task(sent.wait())
+            await asyncio.wait([reading], timeout=wait_for(not right))
             is_read = sent.is_set()
             app[HELD].set()
             await holding
@@ -934,7 +929,7 @@ def read_to_the_end(right: bool) -> tuple[web.Application, Harm]:
             fields = "Idempotency-Key: 1\r\n"
             visitor.send("POST /", b"x", length=1000, fields=fields)
             answered = asyncio.create_task(visitor.head())
-            await asyncio.wait([answered], timeout=0.3)
+            await asyncio.wait([answered], timeout=wait_for(right))
             is_refused = answered.done()
             visitor.write("x" * 999)
             assert (await answered).status == 413
@@ -1011,7 +1006,8 @@ def not_waited_for(right: bool) -> tuple[web.Application, Harm]:
 
     async def harm(app: web.Application) -> bool:
         async def stop(app: web.Application) -> None:
-            asyncio.get_running_loop().call_later(0.05, app[HELD].set)
+            if right:  # while it is waited for
+                asyncio.get_running_loop().call_later(0.05, app[HELD].set)
 
         async def close_database(app: web.Application) -> None:
             log.append("closed")
@@ -1020,6 +1016,7 @@ def not_waited_for(right: bool) -> tuple[web.Application, Harm]:
         app.on_cleanup.append(close_database)
         async with asking(app) as client:
             assert (await client.ask("POST")).status == 504
+        app[HELD].set()
         await eventually(lambda: len(log) == 3)
         return log == ["begun", "closed", "written"]
 
@@ -1075,7 +1072,7 @@ def for_ever(right: bool) -> tuple[web.Application, Harm]:
 
     async def harm(app: web.Application) -> bool:
         try:
-            await answer(app, timeout=ClientTimeout(0.5))
+            await answer(app, timeout=ClientTimeout(wait_for(right)))
         except asyncio.TimeoutError:
             return True
         finally:
