@@ -218,7 +218,10 @@ def _around_view(
 
     @functools.cache
     def chain_of(cls: Any) -> Handler:
-        return _chained(functools.partial(answer, cls), middlewares)
+        handler = functools.partial(answer, cls)
+        # By the name of the view, as middlewares of a list know it.
+        functools.update_wrapper(handler, cls, updated=())
+        return _chained(handler, middlewares)
 
     class Around(view):  # type: ignore[misc, valid-type]
         def __await__(self) -> Generator[Any, None, web.StreamResponse]:
