@@ -72,6 +72,9 @@ What never comes to a handler does not come to what is around it: a 404, a 405,
 and the preflight of a browser, an ``OPTIONS`` that only a route or a middleware
 of the application answers. So ``cors_middleware`` belongs there.
 
+:func:`~aiohttp_middlewares.drain_shielded` finds a ``shield_middleware`` around
+a handler or a view, but not around a method of a view.
+
 What the application's own middlewares refuse, none around a handler can allow:
 a ``body_limit_middleware`` in the list needs a ``limits`` for the path.
 """

@@ -215,7 +215,11 @@ async def test_date_of_the_clients_copy_does_not_count_beside_the_tag(
     assert (await ask(client, ETAG, **fields))[0] == 304
 
 
-async def test_connection_goes_on_after_a_304() -> None:
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("around", [[], [compression_middleware()]], ids=len)
+async def test_connection_goes_on_after_a_304(
+    method: str, around: list[Middleware]
+) -> None:
     def chunked() -> web.Response:
         response = web.Response(body=BODY)
         response.enable_chunked_encoding()
@@ -227,10 +231,11 @@ async def test_connection_goes_on_after_a_304() -> None:
         return response
 
     for page in (hello, responds(chunked), responds(compressed)):
-        async with live(app_of(etag_middleware(), handler=page)) as site:
+        app = app_of(*around, etag_middleware(), handler=page)
+        async with live(app) as site:
             client = await site.connect()
             for _ in range(3):
-                answer = await conditional(client, ETAG)
+                answer = await conditional(client, method)
                 assert (answer.status, answer.headers["ETag"]) == (304, ETAG)
                 assert not {"Transfer-Encoding", "Content-Encoding"} & set(
                     answer.headers
@@ -242,8 +247,9 @@ async def test_connection_goes_on_after_a_304() -> None:
             client.leave()
 
 
-async def conditional(client: Connection, known: str) -> Head:
-    client.send("GET /", fields=f"If-None-Match: {known}\r\n")
+async def conditional(client: Connection, method: str) -> Head:
+    fields = f"If-None-Match: {ETAG}\r\nAccept-Encoding: gzip\r\n"
+    client.send(f"{method} /", fields=fields)
     return await client.head()
 
 
