@@ -191,7 +191,7 @@ async def test_304_has_all_headers_but_those_of_the_body(
     assert {name: answer.headers[name] for name in kept} == kept
 
 
-@pytest.mark.parametrize("own", ['"v1"', 'W/"v1"'])
+@pytest.mark.parametrize("own", ['"v1"', 'W/"v1"', '"v 1"'])
 async def test_tag_of_the_handler_stays_and_is_compared(
     aiohttp_client: AiohttpClient, own: str
 ) -> None:
@@ -201,7 +201,8 @@ async def test_tag_of_the_handler_stays_and_is_compared(
     client = await aiohttp_client(app_of(etag_middleware(), handler=page))
     assert await ask(client) == (200, own, BODY)
     assert await ask(client, '"v2"') == (200, own, BODY)
-    for known in ('"v1"', 'W/"v1"', '"v0", "v1"', "*"):
+    opaque = own.removeprefix("W/")
+    for known in (opaque, f"W/{opaque}", f'"v0", {opaque}', "*"):
         assert await ask(client, known) == (304, own, b"")
 
 
@@ -634,9 +635,7 @@ async def test_garbage_is_answered_as_if_nothing_were_known(
     assert (answer.status, answer.rest) == (200, BODY)
 
 
-OPAQUES = st.text(st.characters(exclude_characters='"'), max_size=5).filter(
-    lambda text: all(c > " " and c != "\x7f" for c in text)
-)
+OPAQUES = st.text(st.characters(exclude_characters='"'), max_size=5)
 TAGS = st.builds(
     lambda weak, opaque: f'{"W/" * weak}"{opaque}"', st.booleans(), OPAQUES
 )
