@@ -72,6 +72,9 @@ What never comes to a handler does not come to what is around it: a 404, a 405,
 and the preflight of a browser, an ``OPTIONS`` that only a route or a middleware
 of the application answers. So ``cors_middleware`` belongs there.
 
+:func:`~aiohttp_middlewares.drain_shielded` finds a ``shield_middleware`` around
+a handler or a view, but not around a method of a view.
+
 What the application's own middlewares refuse, none around a handler can allow:
 a ``body_limit_middleware`` in the list needs a ``limits`` for the path.
 """
@@ -218,7 +221,10 @@ def _around_view(
 
     @functools.cache
     def chain_of(cls: Any) -> Handler:
-        return _chained(functools.partial(answer, cls), middlewares)
+        handler = functools.partial(answer, cls)
+        # By the name of the view, as middlewares of a list know it.
+        functools.update_wrapper(handler, cls, updated=())
+        return _chained(handler, middlewares)
 
     class Around(view):  # type: ignore[misc, valid-type]
         def __await__(self) -> Generator[Any, None, web.StreamResponse]:

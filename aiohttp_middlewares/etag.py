@@ -34,8 +34,8 @@ The answer to a ``GET`` or ``HEAD`` that is 200 and has its whole body in memory
 gets a weak ``ETag`` of it, unless it has one. A request whose
 ``If-None-Match`` names that tag, or is ``*``, is answered 304 in its place, by
 weak comparison (RFC 9110 13.1.2): without the body and the headers that
-describe it, with all others (15.4.5). So it is for a tag that the handler has
-set, such as the version of a record. What the client says in
+describe it, with all others (15.4.5). The same goes for a tag that the handler
+has set, such as the version of a record. What the client says in
 ``If-Modified-Since`` does not count then (13.1.3).
 
 Left alone are streams, payloads such as open files, ``web.FileResponse``, which
@@ -59,9 +59,9 @@ The handler runs, and makes the body, to find out that it is the same: this
 saves the way, not the work. A handler that knows the version of what it shows
 can look at ``If-None-Match`` by itself.
 
-What differs in each answer makes a tag that nobody has ever again: a nonce of
-:func:`~aiohttp_middlewares.csp_nonce` in the page, a token, the time of day.
-There it costs, and saves nothing: list such URLs in ``ignore``.
+A body that is another each time has another tag each time: one with a nonce of
+:func:`~aiohttp_middlewares.csp_nonce`, a token, the time of day. There it
+costs, and saves nothing: list such URLs in ``ignore``.
 
 The tag is made in the event loop, some 1 ms for a body of 1 MiB. ``If-Match``
 and ``If-Range`` are not looked at, and a weak tag fits neither. aiohttp's own

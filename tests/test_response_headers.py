@@ -205,7 +205,9 @@ async def test_what_was_changed_in_the_mapping_later_does_not_count(
 # ====================
 
 
-@pytest.mark.parametrize("headers", [{NAME: "yes"}, mark], ids=str)
+@pytest.mark.parametrize(
+    "headers", [{NAME: "yes"}, mark], ids=["mapping", "function"]
+)
 async def test_ignored_answers_stay_as_they_are(
     aiohttp_client: AiohttpClient, headers: Any
 ) -> None:

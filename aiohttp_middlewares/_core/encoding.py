@@ -18,7 +18,6 @@ from aiohttp_middlewares._core.sending import (
     Departure,
     Headers,
     has_sent,
-    start_over,
 )
 
 
@@ -61,11 +60,6 @@ class NotModified(NoBody):
     """Has 304 leave in place of the answer: RFC 9110 15.4.5."""
 
     status = HTTPStatus.NOT_MODIFIED
-
-    async def write_eof(self, departure: Departure, chunk: Bytes) -> None:
-        # The response has said how its own body would come.
-        start_over(departure.writer)
-        await super().write_eof(departure, chunk)
 
 
 NOT_MODIFIED = NotModified()

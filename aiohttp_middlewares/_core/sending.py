@@ -222,6 +222,8 @@ class Departure(ref[Any]):
                     self.take_over()
                     self.body = more
                     if more.status is not None:
+                        # The response has said how its own body would come.
+                        start_over(self.writer)
                         # For those outside, and for who watches.
                         status = more.status.value
                         self.line = (

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterable
 
-# What is quoted has no escapes: a backslash is one character of the tag.
-_MEMBER = re.compile(r'[ \t,]*(?:W/)?("[^"\x00- \x7f]*")[ \t]*(?=,|\Z)')
+# What is quoted has no escapes: a backslash is one character of the tag. Blanks
+# are none, but handlers do write some.
+_MEMBER = re.compile(r'[ \t,]*(?:W/)?("[^"]*")[ \t]*(?=,|\Z)')
 
 
 def names_etag(lines: Iterable[str], etag: str) -> bool:
