@@ -1131,7 +1131,6 @@ def logged_out(right: bool) -> tuple[web.Application, Harm]:
             return (await client.ask()).text == "nobody"
 
     name = "inner" if right else "session"
-    app = site(session_middleware(KEY))
     inner = site(
         session_middleware(KEY[::-1], cookie_name=name), handler=set_session
     )
