@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
-from cases import ORIGIN, answer, documented, empty, five
+from cases import ORIGIN, answer, documented, empty, five, public_api
 
 import aiohttp_middlewares as package
 
@@ -32,6 +32,8 @@ STACKS: dict[str, Callable[[], list[Any]]] = {
     "five": five,
     "thirteen empty": lambda: [empty] * 13,
     "documented": documented,
+    "fifteen empty": lambda: [empty] * 15,
+    "public API": public_api,
     "session": sessions,
     "aiohttp-session": their_sessions,
     "request id": lambda: [package.request_id_middleware()],
