@@ -444,7 +444,7 @@ def test_memory_lets_in_whom_that_of_limits_lets_in(
     clock = Clock()
     found = parsed("test", limits.parse_many, text)
     ours = MemoryCounter(memory_storage(), strategy)
-    kind = limits.aio.strategies.STRATEGIES[STRATEGIES[strategy]]
+    kind: Any = limits.aio.strategies.STRATEGIES[STRATEGIES[strategy]]
     theirs = kind(limits.aio.storage.MemoryStorage())
 
     async def go() -> None:
