@@ -128,6 +128,7 @@ class Departure(ref[Any]):
         "framing",
         "given_up",
         "jobs",
+        "late",
         "line",
         "lingers",
         "others",
@@ -136,8 +137,11 @@ class Departure(ref[Any]):
         "watch",
     )
 
-    #: From the outermost middleware's to the innermost's.
+    #: From the outermost middleware's to the innermost's, and whether it is
+    #: done early: when a response passes by.
     jobs: list[tuple[Job, bool]]
+    #: Whether there are others.
+    late: bool
     #: The headers of the last response that passed by or left, and the
     #: outermost place where they were changed.
     passed: Headers | None
@@ -174,33 +178,33 @@ class Departure(ref[Any]):
             self.body = None  # of a response that was given up
             if self.given_up:
                 self.frame_by(headers)
-        jobs = self.jobs
-        place = len(jobs)
+        place = len(self.jobs)
         reached = self.reached if headers is self.passed else place
         self.passed = headers
         self.reached = 0
-        try:
-            status = int(status_line[9:12])  # after "HTTP/1.1 "
-        except ValueError:  # a handler's status of fewer digits
-            status = int(status_line.split(" ", 2)[1])
-        try:
-            for job, is_early in reversed(jobs):
-                place -= 1
-                if not is_early:
-                    # Only these may leave more to do.
-                    more = job(status, headers)
-                    if more is not None:
-                        self.line = status_line
-                        return self.finish(
-                            more, place, reached, status, headers
-                        )
-                elif place < reached:
-                    job(status, headers)
-        except BaseException:
-            start_over(writer)  # aiohttp may answer 500
-            raise
-        if self.watch is not None:
-            self.watch.leaves(status, headers, writer.transport)
+        if reached or self.late or self.watch is not None:
+            try:
+                status = int(status_line[9:12])  # after "HTTP/1.1 "
+            except ValueError:  # a handler's status of fewer digits
+                status = int(status_line.split(" ", 2)[1])
+            try:
+                for job, is_early in reversed(self.jobs):
+                    place -= 1
+                    if not is_early:
+                        # Only these may leave more to do.
+                        more = job(status, headers)
+                        if more is not None:
+                            self.line = status_line
+                            return self.finish(
+                                more, place, reached, status, headers
+                            )
+                    elif place < reached:
+                        job(status, headers)
+            except BaseException:
+                start_over(writer)  # aiohttp may answer 500
+                raise
+            if self.watch is not None:
+                self.watch.leaves(status, headers, writer.transport)
         if self.behind is not None:
             return self.behind(status_line, headers)
         sent: Awaitable[None] = type(writer).write_headers(
@@ -454,6 +458,7 @@ def departure_of(request: web.Request) -> Departure:
         # A writer with slots: only what passes by gets decorated.
         departure, behind = Departure(_NOWHERE), None
     departure.jobs = []
+    departure.late = False
     departure.behind = behind
     departure.others = departure.passed = departure.watch = None
     return departure
@@ -488,7 +493,9 @@ def before_sending(request: web.Request, job: Job) -> None:
     as far and was given up with not a byte of it out, such as one that a
     handler had prepared when it failed. The job must not hold the request.
     """
-    departure_of(request).jobs.append((job, False))
+    departure = departure_of(request)
+    departure.late = True
+    departure.jobs.append((job, False))
 
 
 def only_one_response(request: web.Request, *given_up: object) -> None:

@@ -119,6 +119,14 @@ class MemoryCounter:
 
     def count(self, bucket: str, limits: Sequence[Limit], units: int) -> Count:
         now = time.time()
+        if len(limits) == 1 and units:  # as mostly, in a few steps
+            (limit,) = limits
+            key = bucket + limit.key
+            window = self.look(key, limit, now, units)
+            if window.used(limit) + units > limit.amount:
+                return False, (window,)
+            self.take(key, limit, now, units)
+            return True, (window.counted(limit, units),)
         fits = True
         windows: list[Window] = []
         for limit in limits:
