@@ -643,7 +643,10 @@ def _judged(
     fits, windows = count
     place = None
     if windows:
-        visit.found += zip(limits, windows, strict=True)
+        if len(windows) == 1:  # as mostly
+            visit.found.append((limits[0], windows[0]))
+        else:
+            visit.found += zip(limits, windows, strict=True)
         if not visit.has_job:
             visit.has_job = True
             place = departure_of(request).add(visit.tell)
