@@ -128,7 +128,6 @@ class Departure(ref[Any]):
         "framing",
         "given_up",
         "jobs",
-        "late",
         "line",
         "lingers",
         "others",
@@ -140,8 +139,6 @@ class Departure(ref[Any]):
     #: From the outermost middleware's to the innermost's, and whether it is
     #: done early: when a response passes by.
     jobs: list[tuple[Job, bool]]
-    #: Whether there are others.
-    late: bool
     #: The headers of the last response that passed by or left, and the
     #: outermost place where they were changed.
     passed: Headers | None
@@ -178,17 +175,20 @@ class Departure(ref[Any]):
             self.body = None  # of a response that was given up
             if self.given_up:
                 self.frame_by(headers)
-        place = len(self.jobs)
+        jobs = self.jobs
+        place = len(jobs)
         reached = self.reached if headers is self.passed else place
         self.passed = headers
         self.reached = 0
-        if reached or self.late or self.watch is not None:
+        if (
+            reached or place != 1 or not jobs[0][1] or self.watch is not None
+        ):  # else the only job was early, and is done
             try:
                 status = int(status_line[9:12])  # after "HTTP/1.1 "
             except ValueError:  # a handler's status of fewer digits
                 status = int(status_line.split(" ", 2)[1])
             try:
-                for job, is_early in reversed(self.jobs):
+                for job, is_early in reversed(jobs):
                     place -= 1
                     if not is_early:
                         # Only these may leave more to do.
@@ -458,7 +458,6 @@ def departure_of(request: web.Request) -> Departure:
         # A writer with slots: only what passes by gets decorated.
         departure, behind = Departure(_NOWHERE), None
     departure.jobs = []
-    departure.late = False
     departure.behind = behind
     departure.others = departure.passed = departure.watch = None
     return departure
@@ -493,9 +492,7 @@ def before_sending(request: web.Request, job: Job) -> None:
     as far and was given up with not a byte of it out, such as one that a
     handler had prepared when it failed. The job must not hold the request.
     """
-    departure = departure_of(request)
-    departure.late = True
-    departure.jobs.append((job, False))
+    departure_of(request).jobs.append((job, False))
 
 
 def only_one_response(request: web.Request, *given_up: object) -> None:
