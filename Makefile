@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo demo-check test test-redis test-browser test-proxy fuzz soak \
-	soak-short lint types docs bench bench-client bench-limits bench-tokens \
-	bench-observability bench-instructions bench-compression clean
+	soak-short lint types docs record bench bench-client bench-limits \
+	bench-tokens bench-observability bench-instructions bench-compression clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s%s\n", $$1, $$2}' \
@@ -52,6 +52,10 @@ types: $(VENV)/.types ## Check the types
 
 docs: $(VENV)/.docs ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+# That these files show what the example does, the tests see to.
+record: $(VENV)/.bench ## Record anew what how-to/observability shows
+	$(BIN)/python docs/record_observability.py
 
 # Upstream stands beside, in an environment of its own, with what others use.
 UPSTREAM := $(VENV)-upstream
