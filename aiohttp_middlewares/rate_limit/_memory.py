@@ -57,9 +57,9 @@ def _memory_class() -> Any:
             self.until_sweep = SWEEP_AFTER
 
         async def _MemoryStorage__schedule_expiry(self) -> None:
-            self.sweep_now_and_then()
+            self.count_down()
 
-        def sweep_now_and_then(self) -> None:
+        def count_down(self) -> None:
             self.until_sweep -= 1
             if self.until_sweep <= 0:
                 self.sweep()
@@ -68,7 +68,7 @@ def _memory_class() -> Any:
         # bucket and a coroutine for each step: nobody comes between.
 
         def add(self, key: str, now: float, seconds: int, units: int) -> None:
-            self.sweep_now_and_then()
+            self.count_down()
             if self.expirations.get(key, 0) > now:
                 self.storage[key] += units
             else:
@@ -76,7 +76,7 @@ def _memory_class() -> Any:
                 self.expirations[key] = now + seconds
 
         def add_entries(self, key: str, seconds: int, units: int) -> None:
-            self.sweep_now_and_then()
+            self.count_down()
             entries = self.events.setdefault(key, [])
             entries[:0] = [Entry(seconds)] * units
 
