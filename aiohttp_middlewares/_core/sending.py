@@ -136,8 +136,7 @@ class Departure(ref[Any]):
         "watch",
     )
 
-    #: From the outermost middleware's to the innermost's, and whether it is
-    #: done early: when a response passes by.
+    #: From the outermost middleware's to the innermost's.
     jobs: list[tuple[Job, bool]]
     #: The headers of the last response that passed by or left, and the
     #: outermost place where they were changed.
@@ -180,31 +179,28 @@ class Departure(ref[Any]):
         reached = self.reached if headers is self.passed else place
         self.passed = headers
         self.reached = 0
-        if (
-            reached or place != 1 or not jobs[0][1] or self.watch is not None
-        ):  # else the only job was early, and is done
-            try:
-                status = int(status_line[9:12])  # after "HTTP/1.1 "
-            except ValueError:  # a handler's status of fewer digits
-                status = int(status_line.split(" ", 2)[1])
-            try:
-                for job, is_early in reversed(jobs):
-                    place -= 1
-                    if not is_early:
-                        # Only these may leave more to do.
-                        more = job(status, headers)
-                        if more is not None:
-                            self.line = status_line
-                            return self.finish(
-                                more, place, reached, status, headers
-                            )
-                    elif place < reached:
-                        job(status, headers)
-            except BaseException:
-                start_over(writer)  # aiohttp may answer 500
-                raise
-            if self.watch is not None:
-                self.watch.leaves(status, headers, writer.transport)
+        try:
+            status = int(status_line[9:12])  # after "HTTP/1.1 "
+        except ValueError:  # a handler's status of fewer digits
+            status = int(status_line.split(" ", 2)[1])
+        try:
+            for job, is_early in reversed(jobs):
+                place -= 1
+                if not is_early:
+                    # Only these may leave more to do.
+                    more = job(status, headers)
+                    if more is not None:
+                        self.line = status_line
+                        return self.finish(
+                            more, place, reached, status, headers
+                        )
+                elif place < reached:
+                    job(status, headers)
+        except BaseException:
+            start_over(writer)  # aiohttp may answer 500
+            raise
+        if self.watch is not None:
+            self.watch.leaves(status, headers, writer.transport)
         if self.behind is not None:
             return self.behind(status_line, headers)
         sent: Awaitable[None] = type(writer).write_headers(
