@@ -42,7 +42,8 @@ Usage
 It takes ``pip install "aiohttp-middlewares[rate-limit-redis]"``, or
 ``[rate-limit]`` where one process counts for itself, in memory: the default.
 The counting is done by the package `limits <https://limits.readthedocs.io>`_,
-of which any asynchronous storage goes.
+of which any asynchronous storage goes; in memory it is done here, by the same
+rules, in fewer steps.
 
 What a client is told
 =====================
