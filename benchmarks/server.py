@@ -121,11 +121,10 @@ async def application(
             app, aiohttp_remotes.XForwardedRelaxed(), aiohttp_remotes.Secure()
         )
     else:
-        middlewares = [
-            each
-            for each in STACKS[stack]()
-            if each.__name__ not in without  # as its factory is called
-        ]
+        middlewares = STACKS[stack]()
+        for name in without:  # as its factory is called
+            (gone,) = (each for each in middlewares if each.__name__ == name)
+            middlewares.remove(gone)
         app = web.Application(middlewares=middlewares)
     routes = [
         app.router.add_route(way, "/api/items", HANDLERS[handler])
