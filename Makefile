@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo demo-check test coverage test-redis test-browser test-proxy \
-	fuzz soak soak-short format lint types docs screenshots bench bench-client \
+	fuzz soak soak-short format lint types docs record screenshots bench bench-client \
 	bench-limits bench-tokens bench-observability bench-instructions \
 	bench-compression clean
 
@@ -68,6 +68,10 @@ docs: $(VENV)/.docs ## Build the documentation into docs/_build/html
 
 screenshots: $(VENV)/.browser ## Take the pictures of the demo for the docs
 	PYTHONPATH=. $(BIN)/python docs/record_demo.py $(ARGS)
+
+# That these files show what the example does, the tests see to.
+record: $(VENV)/.bench ## Record anew what how-to/observability shows
+	$(BIN)/python docs/record_observability.py
 
 # Upstream stands beside, in an environment of its own, with what others use.
 UPSTREAM := $(VENV)-upstream

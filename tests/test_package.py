@@ -245,6 +245,29 @@ def test_import_is_silent_and_leaves_the_client_alone() -> None:
     assert "aiohttp_middlewares.check._rules" not in modules
 
 
+#: What the package may load beside what ``aiohttp.web`` has loaded already.
+#: All of it is small, and of the standard library.
+LIGHT = {"concurrent", "dataclasses", "hmac", "queue", "secrets"}
+
+
+def test_import_loads_nothing_that_aiohttp_has_not() -> None:
+    code = (
+        "import sys, aiohttp.web; known = {*sys.modules}\n"
+        "import aiohttp_middlewares; print(*{*sys.modules} - known)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=True,
+        cwd=ROOT,
+        text=True,
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    # What begins with "_" is a part of another.
+    others = {name for name in loaded if not name.startswith("_")}
+    assert others - LIGHT == {"aiohttp_middlewares"}
+
+
 def test_changelog_begins_with_this_version() -> None:
     titles = re.findall(r"^(\S+)\n=+$", read(ROOT / "CHANGELOG.rst"), re.M)
     assert titles[:2] == ["Changelog", aiohttp_middlewares.__version__]
