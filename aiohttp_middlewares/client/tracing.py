@@ -113,6 +113,7 @@ from aiohttp_middlewares._core.telemetry import (
 from aiohttp_middlewares.annotations import StrCollection
 from aiohttp_middlewares.client._origins import origin_of, parse_origins
 from aiohttp_middlewares.client._redact import error_name, redact_url
+from aiohttp_middlewares.client._timeouts import timer_of
 
 __all__ = ("tracing_middleware",)
 
@@ -258,7 +259,8 @@ def _times_sent(req: ClientRequest) -> int:
     only thing that all of these share; it is private, and without it only
     what a middleware sends again is known.
     """
-    call = getattr(req, "_timer", req)
+    timer = timer_of(req)
+    call = req if timer is None else timer
     times = 0
     others = []
     for known in _CALLS.get():

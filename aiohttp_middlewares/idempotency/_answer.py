@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 from aiohttp.payload import BytesPayload
 from multidict import CIMultiDict, istr
 
+from aiohttp_middlewares._core.payloads import value_of
 from aiohttp_middlewares._core.statuses import attribute
 
 REPLAYED = istr("Idempotent-Replayed")
@@ -55,7 +56,8 @@ class Answer(NamedTuple):
             return None
         body = response.body
         if isinstance(body, BytesPayload):  # of a text or a memoryview
-            body = bytes(body._value)
+            value = value_of(body)
+            body = body if value is None else bytes(value)
         if body is not None and (
             not isinstance(body, bytes | bytearray) or len(body) > limit
         ):
