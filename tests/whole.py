@@ -127,10 +127,10 @@ async def served(*middlewares: Any) -> AsyncIterator[Live]:
 async def status_of(server: Live, kind: Kind) -> int:
     fields = {name.replace("-", "_"): kind.fields[name] for name in kind.fields}
     if "Upgrade" not in fields:
-        return (await ask(server, f"GET {kind.path}", **fields)).status
+        return (await ask(server, f"GET {kind.path}", b"", **fields)).status
     client = await server.connect()
     try:
-        send(client, f"GET {kind.path}", **fields)
+        send(client, f"GET {kind.path}", b"", **fields)
         return (await client.head()).status
     finally:
         client.leave()

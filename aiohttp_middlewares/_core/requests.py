@@ -27,7 +27,7 @@ from aiohttp_middlewares.annotations import Handler
 
 
 class WithHeaders(Protocol):
-    """A request, or as much of it as its headers."""
+    """A request, or as much of it as its headers; of others an answer."""
 
     @property
     def headers(self) -> Mapping[str, str]: ...

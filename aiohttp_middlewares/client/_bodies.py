@@ -9,6 +9,7 @@ import aiohttp
 from aiohttp import ClientRequest, ClientResponse, hdrs, payload
 
 from aiohttp_middlewares._core.payloads import value_of
+from aiohttp_middlewares._core.requests import lines
 from aiohttp_middlewares.client._timeouts import (
     TimeIsUp,
     time_limit,
@@ -90,7 +91,7 @@ def keep_cookies(req: ClientRequest, response: ClientResponse) -> None:
     if update is None:
         jar.update_cookies(set_here, response.url)
     else:
-        update(response.headers.getall(hdrs.SET_COOKIE, ()), response.url)
+        update(lines(response, hdrs.SET_COOKIE), response.url)
     kept = jar.filter_cookies(req.url)
     _leave_out(
         req,

@@ -81,6 +81,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -93,7 +94,7 @@ from aiohttp import (
 from yarl import URL
 
 from aiohttp_middlewares._core.grammar.fields import TOKEN
-from aiohttp_middlewares._core.requests import warn_once
+from aiohttp_middlewares._core.requests import lines, warn_once
 from aiohttp_middlewares._core.telemetry import (
     ERROR,
     METHOD,
@@ -339,7 +340,12 @@ class _Traced:
         if times := _times_sent(req):
             attributes["http.request.resend_count"] = times
         if client.request_headers:
-            attributes.update(headers_told(client.request_headers, req.headers))
+            attributes.update(
+                headers_told(
+                    client.request_headers,
+                    partial(req.headers.getall, default=()),
+                )
+            )
         self.span = client.telemetry.tracer.start_span(
             name, context=context, kind=client.kind, attributes=attributes
         )
@@ -386,7 +392,9 @@ class _Traced:
             span.set_attributes(told)
             if client.response_headers and response is not None:
                 span.set_attributes(
-                    headers_told(client.response_headers, response.headers)
+                    headers_told(
+                        client.response_headers, partial(lines, response)
+                    )
                 )
             if failed:
                 span.set_status(client.telemetry.error_status)

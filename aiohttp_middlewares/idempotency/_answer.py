@@ -80,7 +80,16 @@ class Answer(NamedTuple):
 
     @classmethod
     def of_raised(cls, exc: web.HTTPException, limit: int) -> "Answer | None":
-        found = cls.of(exc, limit)
+        answer: object = exc
+        if not isinstance(answer, web.Response):
+            # From aiohttp 4 on it makes one of it.
+            answer = web.Response(
+                status=exc.status,
+                reason=exc.reason,
+                text=exc.text,
+                headers=exc.headers,
+            )
+        found = cls.of(answer, limit)
         if found is None:
             return None
         return found._replace(raised=json.dumps(_shown(exc)))
@@ -109,8 +118,16 @@ class Answer(NamedTuple):
         kind = _class_of(self.status)
         # Not by its own __init__, of which each may take other arguments.
         exc: Any = kind.__new__(kind)
-        web.HTTPException.__init__(exc, reason=self.reason)
-        exc.body = self.body
+        if isinstance(exc, web.Response):
+            web.HTTPException.__init__(exc, reason=self.reason)
+            exc.body = self.body
+        else:
+            text = None
+            if self.body is not None:
+                text = web.Response(
+                    body=self.body, headers=CIMultiDict(self.headers)
+                ).text
+            web.HTTPException.__init__(exc, reason=self.reason, text=text)
         exc.headers.clear()
         exc.headers.extend(self.headers)
         if hdrs.LOCATION in exc.headers:

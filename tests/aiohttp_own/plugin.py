@@ -7,6 +7,7 @@ What came of it goes into a file, for ``run.py`` to compare.
 import gc
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,8 @@ async def nothing(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
-async def anybody(token: str) -> str:
-    return token
+def anybody(token: str) -> dict[str, str]:
+    return {"sub": token}
 
 
 def tracing() -> Middleware:
@@ -131,15 +132,14 @@ CONFIGURATIONS: dict[str, Callable[[], list[Middleware]]] = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--ours", default="", help="configurations, by comma")
+    parser.addoption("--ours", default="nothing", help="by comma")
     parser.addoption("--only", help="a file that names the tests to run")
     parser.addoption("--outcomes", help="the file to write")
 
 
 def chosen(config: pytest.Config) -> list[str]:
     named: str = config.getoption("--ours")
-    names = [name for name in named.split(",") if name] or [*CONFIGURATIONS]
-    return ["nothing", *(name for name in names if name != "nothing")]
+    return named.split(",")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -181,10 +181,12 @@ def configuration(
 
 def parted(nodeid: str) -> tuple[str, str]:
     """The name that aiohttp has for a test, and the configuration."""
-    before, _, rest = nodeid.partition("<")
-    name, _, after = rest.partition(">")
+    match = re.search(f"<({'|'.join(CONFIGURATIONS)})>", nodeid)
+    if match is None:
+        return nodeid, "nothing"
+    before, after = nodeid[: match.start()], nodeid[match.end() :]
     both = f"{before.removesuffix('-')}{after}".replace("[-", "[")
-    return both.removesuffix("[]"), name
+    return both.removesuffix("[]"), match[1]
 
 
 def pytest_collection_modifyitems(
