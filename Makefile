@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-check test test-redis test-browser test-proxy fuzz soak \
+.PHONY: help demo demo-check test test-next test-aiohttp test-redis test-browser test-proxy fuzz soak \
 	soak-short lint types docs bench bench-client bench-limits bench-tokens \
 	bench-observability bench-instructions bench-compression clean
 
@@ -32,6 +32,34 @@ test-browser: $(VENV)/.browser ## Run the tests that need Chromium
 
 test-proxy: $(VENV)/.test ## Run the tests that need nginx
 	$(BIN)/python -m pytest tests/proxy $(ARGS)
+
+# What aiohttp will be next, in an environment of its own.
+NEXT := $(VENV)-next
+
+test-next: $(VENV)/.package ## Run the tests on aiohttp's next pre-release, if any
+	@set -e; next=$$($(BIN)/python tests/next_release.py); \
+	if [ -z "$$next" ]; then \
+		echo "aiohttp has no pre-release that is newer than its releases"; \
+		exit; \
+	fi; \
+	test -x $(NEXT)/bin/python || $(PYTHON) -m venv $(NEXT); \
+	$(NEXT)/bin/python -m pip install -q --upgrade 'pip>=25.1'; \
+	$(NEXT)/bin/python -m pip install -q -e . --group test "aiohttp==$$next"; \
+	echo "aiohttp $$next"; \
+	$(NEXT)/bin/python -m pytest $(ARGS)
+
+# aiohttp's own tests have plugins that those here cannot be beside.
+OWN := $(VENV)-aiohttp
+
+test-aiohttp: $(OWN)/.done ## Run aiohttp's own tests behind ours; ARGS="--all"
+	$(OWN)/bin/python tests/aiohttp_own/run.py $(OWN)/source $(ARGS)
+
+$(OWN)/.done: $(VENV)/.package
+	test -x $(OWN)/bin/python || $(PYTHON) -m venv $(OWN)
+	$(OWN)/bin/python -m pip install -q --upgrade 'pip>=25.1'
+	$(OWN)/bin/python -m pip install -q -e . --group aiohttp-own \
+		$$($(BIN)/python -m pip freeze | grep -E '^aiohttp==')
+	@touch $@
 
 fuzz: $(VENV)/.test ## Have 100,000 hostile requests with the documented stack
 	FUZZ_REQUESTS=100000 $(BIN)/python -m pytest -s tests/test_hostile.py \
@@ -100,7 +128,7 @@ $(UPSTREAM)/.done: $(VENV)/.bench
 	@touch $@
 
 clean: ## Remove all that the other targets made
-	rm -rf $(VENV) $(UPSTREAM) $(PEERS) docs/_build .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(UPSTREAM) $(PEERS) $(NEXT) $(OWN) docs/_build .mypy_cache .pytest_cache .ruff_cache \
 		.hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

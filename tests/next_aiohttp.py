@@ -235,7 +235,7 @@ def shape_parse_errors(patch: pytest.MonkeyPatch) -> None:
         web_protocol,
         "ERROR",
         web_protocol.ERROR._replace(
-            headers=JoinedHeaders(CIMultiDict()),
+            headers=JoinedHeaders(CIMultiDict()),  # type: ignore[arg-type]
             raw_headers=(),
         ),
     )

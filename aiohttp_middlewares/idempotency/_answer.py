@@ -118,10 +118,10 @@ class Answer(NamedTuple):
         kind = _class_of(self.status)
         # Not by its own __init__, of which each may take other arguments.
         exc: Any = kind.__new__(kind)
-        if isinstance(exc, web.Response):
+        if issubclass(kind, web.Response):
             web.HTTPException.__init__(exc, reason=self.reason)
             exc.body = self.body
-        else:
+        else:  # from aiohttp 4 on
             text = None
             if self.body is not None:
                 text = web.Response(

@@ -131,19 +131,47 @@ CONFIGURATIONS: dict[str, Callable[[], list[Middleware]]] = {
 }
 
 
+#: aiohttp's tests of its server, by their files.
+SERVER_FILES = [
+    "test_web_functional",
+    "test_web_sendfile_functional",
+    "test_web_websocket_functional",
+]
+#: Others that send many kinds of requests to one.
+CLIENT_FILES = [
+    "test_client_functional",
+    "test_client_middleware",
+    "test_client_ws_functional",
+    "test_run_app",
+    "test_web_middleware",
+    "test_web_urldispatcher",
+]
+#: And those in which few tests do.
+OTHER_FILES = [
+    "test_client_middleware_digest_auth",
+    "test_client_session",
+    "test_connector",
+    "test_proxy_functional",
+    "test_web_app",
+    "test_web_exceptions",
+    "test_web_log",
+    "test_web_server",
+]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ours", default="nothing", help="by comma")
+    parser.addoption("--short", action="store_true")
     parser.addoption("--only", help="a file that names the tests to run")
     parser.addoption("--outcomes", help="the file to write")
 
 
-def chosen(config: pytest.Config) -> list[str]:
-    named: str = config.getoption("--ours")
-    return named.split(",")
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    names = chosen(metafunc.config)
+    options = metafunc.config.option
+    names: list[str] = options.ours.split(",")
+    if options.short and metafunc.module.__name__ not in SERVER_FILES:
+        # Each of ours alone is tried with the tests of the server.
+        names = [name for name in names if name in ("nothing", "stack")]
     metafunc.parametrize(
         "configuration",
         names,
