@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-check test test-next test-aiohttp test-redis test-browser test-proxy fuzz soak \
-	soak-short lint types docs bench bench-client bench-limits bench-tokens \
+.PHONY: help demo demo-check test test-redis test-browser test-proxy fuzz soak \
+	soak-short lint types docs screenshots bench bench-client bench-limits bench-tokens \
 	bench-observability bench-instructions bench-compression clean
 
 help: ## List the targets
@@ -32,6 +32,8 @@ test-browser: $(VENV)/.browser ## Run the tests that need Chromium
 
 test-proxy: $(VENV)/.test ## Run the tests that need nginx
 	$(BIN)/python -m pytest tests/proxy $(ARGS)
+
+.PHONY: test-next test-aiohttp
 
 # What aiohttp will be next, in an environment of its own.
 NEXT := $(VENV)-next
@@ -80,6 +82,9 @@ types: $(VENV)/.types ## Check the types
 
 docs: $(VENV)/.docs ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+screenshots: $(VENV)/.browser ## Take the pictures of the demo for the docs
+	PYTHONPATH=. $(BIN)/python docs/record_demo.py $(ARGS)
 
 # Upstream stands beside, in an environment of its own, with what others use.
 UPSTREAM := $(VENV)-upstream

@@ -29,22 +29,30 @@ __all__ = (
     "Urls",
 )
 
+#: Names with anything.
 DictStrAny: TypeAlias = dict[str, Any]
+#: Names with strings, such as headers.
 DictStrStr: TypeAlias = dict[str, str]
 
+#: A class of exceptions, not an instance.
 ExceptionType: TypeAlias = type[Exception]
 
+#: A list, a tuple, a set … of numbers.
 IntCollection: TypeAlias = Collection[int]
+#: A list, a tuple, a set … of strings; a bare string is refused.
 StrCollection: TypeAlias = Collection[str]
 
 #: An exact path, a pattern (``.match``: anchored at the start only) or a URL
 #: of which the path counts.
 Url: TypeAlias = str | re.Pattern[str] | URL
+#: Any of them may fit.
 UrlCollection: TypeAlias = Collection[Url]
 #: The URLs with the method or methods for which each of them counts.
 UrlDict: TypeAlias = Mapping[Url, str | StrCollection]
+#: What ``urls`` and ``ignore`` take.
 Urls: TypeAlias = UrlCollection | UrlDict
 
+#: What answers a request.
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 

@@ -62,9 +62,9 @@ of whoever has the key, or all that is known of them, for
 
     api_key_middleware(check)
 
-Who has no good key gets a 401 with ``WWW-Authenticate: ApiKey`` and the realm.
-Keys are taken from the header only: in a URL they would end in logs and
-histories. No log shows any of them.
+A request without a good key gets a 401 with ``WWW-Authenticate: ApiKey`` and
+the realm. Keys are taken from the header only: in a URL they would end in logs
+and histories. No log shows any of them.
 
 Order
 =====

@@ -4,7 +4,7 @@ Concurrency limit middleware
 ============================
 
 Works on so many requests at a time and no more, lets some others wait, and
-turns the rest away at once: the door closes before the process drowns.
+answers the rest 503 at once: the door closes before the process drowns.
 
 Usage
 =====

@@ -3,9 +3,9 @@
 HTTPS middleware
 ================
 
-Sets the scheme of requests to ``https`` where a proxy in front has taken off
-the TLS, so that ``request.scheme``, ``request.secure`` and ``request.url``
-say what the visitor sees.
+Sets the scheme of requests to ``https`` where a proxy in front ends TLS, so
+that ``request.scheme``, ``request.secure`` and ``request.url`` say what the
+visitor sees.
 
 Usage
 =====

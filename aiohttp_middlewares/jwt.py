@@ -48,8 +48,8 @@ Then ``iss`` and ``aud`` have to be there and be right, unless that is ``None``;
 than 65536 characters, or with a header of more than 8192, is not even looked
 at.
 
-Keys at a URL
-=============
+Keys at a URL (JWKS)
+====================
 
 They are fetched when the first token comes, within 10 seconds, and kept: one
 fetch for all who wait. For a token with an unknown ``kid`` they are fetched

@@ -85,8 +85,8 @@ traces. ``pip install "aiohttp-middlewares[metrics,tracing]"``. Prometheus gets
 them in the OpenMetrics format only, and stores them if it is started with
 ``--enable-feature=exemplar-storage``.
 
-Many processes
-==============
+Several processes, gunicorn
+===========================
 
 With several processes behind one port, as with gunicorn, a scrape reaches any
 of them. Give them a directory that is empty when the server starts, and each

@@ -43,8 +43,8 @@ Where none is set, the context of a trace is passed on and nothing else is done.
 
 :doc:`/client/tracing` continues the trace in the requests that a handler makes.
 
-What is told
-============
+Spans and metrics
+=================
 
 By the stable semantic conventions for HTTP. The span is one of a server, named
 ``GET /users/{name}``: by the method and the route, ``GET`` where no route fits,

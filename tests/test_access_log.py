@@ -37,7 +37,7 @@ from aiohttp_middlewares.annotations import Handler, Middleware
 
 NAME = "aiohttp_middlewares.access_log"
 LINE = re.compile(r"(\w+) (\S+) (\d+) (\d+) B (\d+\.\d{3}) s")
-PAGE = Path(__file__).parents[1] / "docs/middlewares/access_log.rst"
+PAGE = Path(__file__).parents[1] / "docs/how-to/logs.rst"
 
 
 class Lines(logging.Handler):

@@ -1,6 +1,7 @@
 """The demo: it shows what it says, on its page, by curl and by its check."""
 
 import asyncio
+import inspect
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,6 +22,7 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import make_mocked_request
 from yarl import URL
 
+import aiohttp_middlewares
 from examples.demo import __main__ as command
 from examples.demo import api, attempt, scenarios, server
 from examples.demo import provider as provider_module
@@ -29,6 +32,7 @@ from examples.demo.page import create_page
 from examples.demo.provider import USERS, provider
 from examples.demo.scenarios import Scenario
 from examples.demo.server import running
+from examples.demo.source import excerpts
 
 FOLDER = Path(command.__file__).parent
 ROOT = FOLDER.parents[1]
@@ -210,8 +214,12 @@ async def test_page_gets_all_that_it_asks_its_own_server_for(
 ) -> None:
     client = await aiohttp_client(create_page(PAGE, API))
     page = await client.get("/", headers={"Host": "127.0.0.1:8080"})
-    assert await page.text() == read("page.html")
-    asked = re.findall(r' (?:src|href)="([^"]+)"', read("page.html"))
+    policy = page.headers["Content-Security-Policy"]
+    found = re.search(r"script-src 'nonce-([^']+)'(;|$)", policy)
+    assert found is not None
+    html = read("page.html").replace("{nonce}", found[1])
+    assert await page.text() == html
+    asked = re.findall(r' (?:src|href)="([^"#]+)"', html)
     asked += re.findall(r'fetch\("([^"]+)"\)', read("page.js"))
     asked.remove("data:,")  # no icon
     assert sorted(asked) == ["page.css", "page.js", "scenarios.json"]
@@ -238,6 +246,29 @@ def test_script_finds_its_elements_on_the_page() -> None:
     classes = re.findall(r'(?:part|querySelector)\("\.([\w-]+)"\)', script)
     assert classes
     assert [name for name in classes if f'class="{name}"' not in page] == []
+
+
+def test_page_has_nothing_within_that_its_policy_forbids() -> None:
+    page = read("page.html")
+    assert (
+        re.findall(r"<script(?![^>]* src=)|<style|\son\w+=|\sstyle=", page)
+        == []
+    )
+    assert page.count("{nonce}") == page.count("<script") == 1
+
+
+async def test_page_has_another_nonce_each_time(aiohttp_client: Any) -> None:
+    client = await aiohttp_client(create_page(PAGE, API))
+    first, second = [
+        await client.get("/", headers={"Host": "127.0.0.1:8080"})
+        for _ in range(2)
+    ]
+    assert await first.text() != await second.text()
+    for response in (first, second):
+        # No copy may be taken for the next one.
+        assert response.headers["Cache-Control"] == "no-cache"
+        assert "ETag" not in response.headers
+        assert "Last-Modified" not in response.headers
 
 
 def test_page_works_without_a_network() -> None:
@@ -288,16 +319,105 @@ async def test_page_on_the_default_port_does_not_redirect(
 
 
 @each_scenario
-def test_code_of_each_scenario_stands_in_the_application(
+def test_code_of_each_scenario_is_cut_from_the_source(
     scenario: Scenario,
 ) -> None:
-    source = re.sub(r"\s", "", read("api.py"))
+    shown = excerpts(scenario)
+    assert shown
+    for excerpt in shown:
+        lines = read(excerpt.file).splitlines()
+        assert "\n".join(
+            piece.text for piece in excerpt.pieces
+        ) == textwrap.dedent("\n".join(lines[excerpt.first - 1 : excerpt.last]))
+    pieces = [piece for excerpt in shown for piece in excerpt.pieces]
+    assert not any(piece.named and piece.folded for piece in pieces)
+    named = re.sub(r"\s", "", "".join(p.text for p in pieces if p.named))
     place = 0
     for part in scenario.code.split("…"):
-        # The brackets that a call ends with when it fills several lines.
-        part = re.sub(r"\s", "", part).strip(",")
-        assert part in source[place:], scenario.code
-        place = source.index(part, place) + len(part)
+        # The brackets that a call begins or ends with, over several lines.
+        sought = re.sub(r"\s", "", part).strip(",()")
+        assert sought in named[place:], scenario.code
+        place = named.index(sought, place) + len(sought)
+
+
+@each_scenario
+async def test_code_of_each_scenario_has_its_middleware_and_its_handler(
+    scenario: Scenario,
+) -> None:
+    text = "\n".join(
+        piece.text for excerpt in excerpts(scenario) for piece in excerpt.pieces
+    )
+    factory = f"{scenario.middleware}_middleware"
+    if factory in aiohttp_middlewares.__all__:
+        assert f"\n{factory}(" in f"\n{text}"
+    app = create_api(PAGE, API, ISSUER)
+    request = make_mocked_request(scenario.method, scenario.path)
+    handler = (await app.router.resolve(request)).handler
+    if scenario.path.startswith("/metrics"):
+        assert "metrics_handler(" in text
+    else:
+        assert inspect.getsource(inspect.unwrap(handler)).strip() in text
+
+
+def test_code_is_shown_from_the_api_and_from_what_runs_it() -> None:
+    files = {
+        excerpt.file for scenario in TABLE for excerpt in excerpts(scenario)
+    }
+    assert files == {"api.py", "server.py"}
+
+
+def test_long_code_is_folded_around_what_is_named() -> None:
+    scenario = Scenario(
+        "cors", "", "", "cors_middleware(… max_age=600, …)", "/", {}
+    )
+    (excerpt,) = excerpts(scenario)
+    folded = [piece for piece in excerpt.pieces if piece.folded]
+    shown = [piece for piece in excerpt.pieces if not piece.folded]
+    assert [piece.text.strip() for piece in shown] == [
+        "cors_middleware(",
+        "max_age=600,",
+        "),",
+    ]
+    assert [piece.named for piece in shown] == [True, True, False]
+    (hidden,) = folded
+    assert len(hidden.text.splitlines()) > 20
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "cors_middleware(origins=[nobody], …)",
+        # In another order than there.
+        "cors_middleware(… request_id_middleware()",
+    ],
+)
+def test_code_that_is_not_there_is_refused(code: str) -> None:
+    scenario = Scenario("cors", "", "", code, "/", {})
+    with pytest.raises(ValueError, match=r"is not in .*api\.py.*server\.py"):
+        excerpts(scenario)
+
+
+@each_scenario
+def test_docs_of_each_scenario_are_there(scenario: Scenario) -> None:
+    link = scenario.documentation()
+    assert link.startswith(scenarios.DOCS)
+    page = link.removeprefix(scenarios.DOCS).removesuffix(".html")
+    assert (ROOT / f"docs/{page}.rst").is_file()
+
+
+def test_address_of_the_docs_stands_in_one_place() -> None:
+    assert scenarios.DOCS.endswith("/")
+    sources = "".join(
+        path.read_text(encoding="utf-8")
+        for path in FOLDER.iterdir()
+        if path.is_file()
+    )
+    assert sources.count(scenarios.DOCS.split("/")[2]) == 1
+
+
+def test_every_middleware_is_for_one_task() -> None:
+    named = [name for names in scenarios.TASKS.values() for name in names]
+    assert sorted(named) == sorted(scenarios.MIDDLEWARES)
 
 
 def test_scenarios_are_of_the_middlewares_in_their_order() -> None:

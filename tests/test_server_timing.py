@@ -49,7 +49,7 @@ from aiohttp_middlewares.annotations import Handler, Middleware
 from aiohttp_middlewares.server_timing import ServerTiming
 
 NAME = "aiohttp_middlewares.server_timing"
-PAGE = Path(__file__).parents[1] / "docs/middlewares/server_timing.rst"
+PAGE = Path(__file__).parents[1] / "docs/how-to/logs.rst"
 NUMBER = re.compile(r"\d+\.\d")
 
 

@@ -1,12 +1,13 @@
 """
 =======
-API Log
+API log
 =======
 
 Reports each call to a service that collects them, in the background: for
 audits and usage statistics that must not slow the application down.
 
-**Usage**
+Usage
+=====
 
 .. code-block:: python
 
@@ -40,11 +41,13 @@ audits and usage statistics that must not slow the application down.
 
     asyncio.run(main())
 
-**Order**
+Order
+=====
 
 Outside of a retry middleware it reports each call once, inside each attempt.
 
-**Limits**
+Limits
+======
 
 What is not yet sent is lost when the process ends without
 ``await log.aclose()``. Records are sent one after the other; ``send`` should

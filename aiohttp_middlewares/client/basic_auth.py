@@ -1,13 +1,14 @@
 """
 ==========
-Basic Auth
+Basic auth
 ==========
 
 Sends a user name and a password (RFC 7617) to the origins that are meant,
 and to no other: for clients of services behind HTTP authentication. What asks
 for them in an application is :mod:`aiohttp_middlewares.basic_auth`.
 
-**Usage**
+Usage
+=====
 
 .. code-block:: python
 
@@ -41,11 +42,13 @@ for them in an application is :mod:`aiohttp_middlewares.basic_auth`.
 
     asyncio.run(main())
 
-**Order**
+Order
+=====
 
 Inside of a retry middleware; inside of what turns requests to other URLs.
 
-**Limits**
+Limits
+======
 
 The credentials are sent without being asked for. Over plain http everybody on
 the way can read them.

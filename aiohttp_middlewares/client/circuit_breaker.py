@@ -1,13 +1,14 @@
 """
 ===============
-Circuit Breaker
+Circuit breaker
 ===============
 
 Stops asking a service that does not answer, for a while: for applications
 that would rather fail at once than wait, and for services that recover sooner
 when they are left alone.
 
-**Usage**
+Usage
+=====
 
 .. code-block:: python
 
@@ -71,13 +72,15 @@ Failures of requests that overlap are one, unless they began and ended a tenth
 of a second apart: a restart that cuts eight requests is one event. What began
 before the circuit opened, or closed, no longer counts, however it ends.
 
-**Order**
+Order
+=====
 
 Inside of a retry middleware, which so learns of each failure and does not
 repeat :class:`CircuitOpenError`. That exception has what the attempt before
 it came to as its ``__cause__``.
 
-**Limits**
+Limits
+======
 
 The circuits are those of one process. An origin that has not failed for ten
 times ``reset`` is forgotten. Over plain http a proxy answers in the place of

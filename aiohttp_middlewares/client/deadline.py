@@ -7,7 +7,8 @@ Ends the calls that a request needs before the request itself is out of time:
 for applications whose visitors have had their 504 while three services are
 still working for them.
 
-**Usage**
+Usage
+=====
 
 .. code-block:: python
 
@@ -67,13 +68,15 @@ limit on purpose, and in a task that outlives its request.
 Services listed in ``origins`` are told how long they have, so that they can
 give up as well: in milliseconds, by the header that Envoy sends.
 
-**Order**
+Order
+=====
 
 Inside of retry, which does not repeat :class:`DeadlineExceeded`, and outside
 of all that may take time: throttle, tokens. Outside of a circuit breaker,
 which so is not asked about what is not sent, and counts what is cut.
 
-**Limits**
+Limits
+======
 
 It is the attempt that is cut, not the reading of the body: the server's limit
 ends that. Other time limits, such as aiohttp's own, hold as well.

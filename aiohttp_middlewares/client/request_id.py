@@ -1,12 +1,13 @@
 """
 ==========
-Request Id
+Request id
 ==========
 
 Passes the id of the request that is being served on to the services which are
 asked for help: for finding one user's request in the logs of all of them.
 
-**Usage**
+Usage
+=====
 
 .. code-block:: python
 
@@ -26,11 +27,13 @@ The id is the one that :mod:`aiohttp_middlewares.request_id`, the middleware of
 the server side, has given the request that is being served. Outside of a
 request nothing is sent.
 
-**Order**
+Order
+=====
 
 Anywhere; outermost, so that all the others see the header.
 
-**Limits**
+Limits
+======
 
 A task that was started for one request keeps its id for as long as it lives.
 """

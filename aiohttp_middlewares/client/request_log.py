@@ -1,12 +1,13 @@
 """
 ===========
-Request Log
+Request log
 ===========
 
 Logs each request that a client sends, with its outcome and its duration, and
 no secrets: for seeing what an application asks of others.
 
-**Usage**
+Usage
+=====
 
 .. code-block:: python
 
@@ -33,11 +34,13 @@ no secrets: for seeing what an application asks of others.
 
     asyncio.run(main())
 
-**Order**
+Order
+=====
 
 Outside of a retry middleware it logs each request once, inside each attempt.
 
-**Limits**
+Limits
+======
 
 The duration ends with the headers of the response. Each hop of a redirect is
 a request, and so is what aiohttp repeats by itself when a connection broke.

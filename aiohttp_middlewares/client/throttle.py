@@ -6,7 +6,8 @@ Throttle
 Sends no more requests at a time, and in a time, than a service permits: for
 clients of APIs with a rate limit, and for crawlers that want to be welcome.
 
-**Usage**
+Usage
+=====
 
 .. code-block:: python
 
@@ -57,14 +58,16 @@ the rate but not of the requests under way. So does one that would have to wait
 for longer than the request of a visitor for which it is made has time, where
 the server side's ``timeout_middleware`` says so.
 
-**Order**
+Order
+=====
 
 Inside of all that may send again, such as retry and tokens: each attempt takes
 its turn. Inside of all that may refuse or wait: what has its turn is sent.
 Inside of the deadline, which ends the wait as well; the ``attempt_timeout`` of
 a retry does not count it.
 
-**Limits**
+Limits
+======
 
 The turns are those of one process. Whoever makes a request while holding the
 response of another needs two of ``concurrency``, and a WebSocket takes one for

@@ -7,7 +7,8 @@ Makes a span of every request that a client sends, with OpenTelemetry, and
 sends the context of the trace with it: so that a service which is asked for
 help continues the trace.
 
-**Usage**
+Usage
+=====
 
 .. code-block:: python
 
@@ -28,7 +29,8 @@ It needs the extra ``tracing``. :doc:`/middlewares/tracing`, its counterpart of
 the server side, has what both have in common, and how the providers are set.
 In a handler the span is a child of that of the request.
 
-**What is told**
+What is told
+============
 
 By the stable semantic conventions for HTTP. The span is one of a client, named
 ``GET``, by the method. It has these attributes:
@@ -51,19 +53,22 @@ The metric is ``http.client.request.duration``, of each attempt as well. The
 host is one of its attributes: an application that asks hosts without number
 has as many series.
 
-**The context**
+The context
+===========
 
 It is sent by the global propagator, by default in the headers ``traceparent``
 and ``baggage``; with ``origins``, only to those. A header that the caller has
 set stays, and then only the baggage is added to it. Where no provider is set,
 the context that came with a request of the server is passed on.
 
-**Order**
+Order
+=====
 
 Inside of retry, so that each attempt has its span and its context; outside of
 what may wait, as that is part of the time. Listed twice, the outer one counts.
 
-**Limits**
+Limits
+======
 
 The span ends when the headers of the response are there, as its duration does,
 and that of a WebSocket with the handshake; the conventions leave that open.

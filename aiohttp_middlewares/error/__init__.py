@@ -43,8 +43,8 @@ Usage
         ]
     )
 
-The handlers that come along
-============================
+Error handlers
+==============
 
 :func:`default_error_handler`
     ``{"detail": message}`` as JSON. The message of an unexpected exception
@@ -68,8 +68,8 @@ warning. The status that counts is that of the answer. A record has
 what the client sent is cut and escaped there. With ``log=False`` that is left
 to the error handlers: use it with handlers that log.
 
-What the client sent wrong
-==========================
+Bad requests
+============
 
 JSON, forms, charsets, ranges, cookies … that turn out to be none while aiohttp
 reads this request (``request.json()``, ``post()``, ``text()``,

@@ -1,4 +1,4 @@
-"""The error handlers that come along."""
+"""The error handlers of the package."""
 
 import html
 import json

@@ -44,8 +44,8 @@ It takes ``pip install "aiohttp-middlewares[rate-limit-redis]"``, or
 The counting is done by the package `limits <https://limits.readthedocs.io>`_,
 of which any asynchronous storage goes.
 
-What a client is told
-=====================
+RateLimit headers and 429
+=========================
 
 Every answer to a limited request, whatever kind of answer it is, says what is
 left, as `draft-ietf-httpapi-ratelimit-headers-11

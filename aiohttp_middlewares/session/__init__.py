@@ -70,8 +70,8 @@ of the cookie itself:
 
 In Redis it takes ``pip install "aiohttp-middlewares[session,redis]"``.
 
-What it does besides
-====================
+When a session is saved
+=======================
 
 The session is saved when the handler returns or raises a
 ``web.HTTPException``, so that a login may end in ``raise web.HTTPFound("/")``,

@@ -17,11 +17,14 @@ each middleware with a button, or with ``curl``.
     The API: all the middlewares, and handlers that need them.
 ``scenarios``
     What there is to try, and what should come back. To show one thing more,
-    add an entry there and a handler to the API.
+    add an entry there and a handler to the API; a middleware more goes into
+    ``MIDDLEWARES``, and into one of the ``TASKS``.
 ``provider``
     Where visitors sign in: an OpenID provider on this machine.
+``source``
+    The lines of the API that a scenario is about.
 ``page``
-    The page. It makes its cards of the scenarios.
+    The page. It makes its cards of the scenarios and their source.
 ``attempt``
     Tries a scenario with a client: for the check, and for the page where no
     page can.

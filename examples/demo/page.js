@@ -4,6 +4,7 @@
    well; see scenarios.py for what their fields mean. */
 
 const PATIENCE = 5000; // ms
+const NONCE = document.currentScript.nonce;
 
 main();
 
@@ -12,28 +13,52 @@ async function main() {
   document.getElementById("page-origin").textContent = location.origin;
   document.getElementById("api-origin").textContent = demo.api;
 
-  const cards = [];
-  for (const [name, purpose] of Object.entries(demo.middlewares)) {
-    const section = fromTemplate("middleware");
-    section.querySelector("h2").textContent =
-      name === "client" ? "aiohttp_middlewares.client" : `${name}_middleware`;
-    section.querySelector(".purpose").textContent = purpose;
-    for (const scenario of demo.scenarios) {
-      if (scenario.middleware === name) {
-        const card = new Card(scenario, demo);
-        section.querySelector(".cards").append(card.element);
-        cards.push(card);
-      }
-    }
+  const parts = [];
+  for (const [task, names] of Object.entries(demo.tasks)) {
+    const section = fromTemplate("task");
+    const list = document.createElement("ul");
+    const id = task.toLowerCase().replaceAll(" ", "-");
     document.getElementById("middlewares").append(section);
+    label(section, section.querySelector("h2"), task, id);
+    const entry = link(task, id);
+    entry.append(list);
+    document.getElementById("tasks").append(entry);
+    for (const name of names) {
+      const part = new Part(name, demo);
+      section.append(part.element);
+      list.append(part.entry);
+      parts.push(part);
+    }
   }
-  document.getElementById("try-all").onclick = (event) =>
-    tryAll(event.target, cards);
+  const button = document.getElementById("try-all");
+  button.onclick = oneAtATime(button, () => tryAll(parts));
+  fitTheScreen();
+  showWhereWeAre();
+  // What was asked for was not there when the page came.
+  document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 
-async function tryAll(button, cards) {
+/* One run at a time, which the button shows: disabled, it would lose the
+   focus. */
+function oneAtATime(button, run) {
+  let running = null;
+  return () => {
+    if (!running) {
+      button.ariaDisabled = "true";
+      running = run().finally(() => {
+        button.ariaDisabled = null;
+        running = null;
+      });
+    }
+    return running;
+  };
+}
+
+async function tryAll(parts) {
   const summary = document.getElementById("summary");
-  button.disabled = true;
+  const cards = parts.flatMap((part) => part.cards);
+  // One sentence is enough for those who listen.
+  document.getElementById("middlewares").ariaBusy = "true";
   let good = 0;
   for (const [index, card] of cards.entries()) {
     summary.textContent = `${index + 1} of ${cards.length} …`;
@@ -42,7 +67,50 @@ async function tryAll(button, cards) {
   }
   summary.textContent = `${good} of ${cards.length} are as they should be`;
   summary.className = good === cards.length ? "good" : "bad";
-  button.disabled = false;
+  document.getElementById("middlewares").ariaBusy = "false";
+}
+
+/* On a narrow screen the contents and the code are unfolded at need. */
+function fitTheScreen() {
+  const wide = matchMedia("(min-width: 60rem)"); // as in page.css
+  const fit = () => {
+    for (const details of document.querySelectorAll("#contents, .source")) {
+      details.open = wide.matches;
+    }
+  };
+  wide.onchange = fit;
+  fit();
+}
+
+/* The contents show which part is read. */
+function showWhereWeAre() {
+  const observer = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) {
+        const entry = document.querySelector(`nav a[href="#${target.id}"]`);
+        entry.ariaCurrent = isIntersecting ? "true" : null;
+      }
+    },
+    { rootMargin: "-20% 0px -79%" }, // a line
+  );
+  for (const section of document.querySelectorAll("main section section")) {
+    observer.observe(section);
+  }
+}
+
+/* An entry of the contents. */
+function link(text, id) {
+  const entry = fromTemplate("entry");
+  entry.querySelector("a").textContent = text;
+  entry.querySelector("a").href = `#${id}`;
+  return entry;
+}
+
+function label(section, heading, text, id) {
+  heading.textContent = text;
+  heading.id = `${id}-heading`;
+  section.id = id;
+  section.setAttribute("aria-labelledby", heading.id);
 }
 
 function fromTemplate(id) {
@@ -50,19 +118,47 @@ function fromTemplate(id) {
   return template.content.firstElementChild.cloneNode(true);
 }
 
+/* A middleware: its cards, and its entry in the contents. */
+class Part {
+  constructor(name, demo) {
+    const { title, purpose } = demo.middlewares[name];
+    this.element = fromTemplate("middleware");
+    this.entry = link(name, name);
+    label(this.element, this.element.querySelector("h3"), title, name);
+    this.element.querySelector(".purpose").textContent = purpose;
+    this.cards = demo.scenarios
+      .filter((scenario) => scenario.middleware === name)
+      .map((scenario) => new Card(scenario, demo, () => this.sum()));
+    this.element.append(...this.cards.map((card) => card.element));
+  }
+
+  /* Show in the contents what came of it. */
+  sum() {
+    const bad = this.cards.some((card) => card.good === false);
+    const all = this.cards.every((card) => card.good);
+    const verdicts = this.entry.querySelector(".verdicts");
+    verdicts.textContent = bad ? "✗" : all ? "✓" : "";
+    verdicts.className = `verdicts ${bad ? "bad" : "good"}`;
+  }
+}
+
 class Card {
-  constructor(scenario, demo) {
+  constructor(scenario, demo, tried) {
     this.scenario = scenario;
+    this.tried = tried;
     this.url = demo.api + scenario.path;
     this.limit = demo.limit;
     this.element = fromTemplate("card");
-    this.part("h3").textContent = scenario.title;
+    this.part("h4").textContent = scenario.title;
     this.part(".see").textContent = scenario.see;
-    this.part(".code").textContent = scenario.code;
+    this.part(".source").append(...scenario.source.map(excerpt));
+    this.part(".docs").href = scenario.docs;
+    this.part(".docs").setAttribute("aria-label", `Docs: ${scenario.title}`);
     this.part(".method").textContent = `${scenario.method} ${scenario.path}`;
     this.part(".curl").textContent = scenario.curl;
     this.part(".try").setAttribute("aria-label", `Try: ${scenario.title}`);
-    this.part(".try").onclick = () => this.run();
+    this.run = oneAtATime(this.part(".try"), () => this.try());
+    this.part(".try").onclick = this.run;
     this.part(".visit").href = this.url;
     this.part(".visit").hidden = !scenario.sign_in;
   }
@@ -72,10 +168,9 @@ class Card {
   }
 
   /* Try it, show it, and say whether it is as it should be. */
-  async run() {
+  async try() {
     const { scenario } = this;
     this.clear();
-    this.part(".try").disabled = true;
     this.start = performance.now();
     let wrong;
     try {
@@ -105,8 +200,9 @@ class Card {
       ? `✗ ${wrong.join("; ")}`
       : "✓ as it should be";
     verdict.className = `verdict ${wrong.length ? "bad" : "good"}`;
-    this.part(".try").disabled = false;
-    return wrong.length === 0;
+    this.good = wrong.length === 0;
+    this.tried();
+    return this.good;
   }
 
   /* Have the page's server ask what no page can, or read what none may. */
@@ -249,7 +345,8 @@ class Card {
     const frame = document.createElement("iframe");
     frame.sandbox = "allow-scripts";
     frame.hidden = true;
-    frame.srcdoc = `<script>
+    // It inherits the policy of this page, and its nonce.
+    frame.srcdoc = `<script nonce="${NONCE}">
       fetch(${JSON.stringify(this.url)})
         .then((answer) => answer.text())
         .then((text) => ({ text }), (error) => ({ error: String(error) }))
@@ -321,7 +418,7 @@ class Card {
   clear() {
     this.seen = 0;
     this.countDown(0);
-    this.part(".result").hidden = false;
+    this.part(".result").classList.add("begun");
     this.part(".status").textContent = "…";
     this.part(".status").className = "status";
     for (const name of [".verdict", ".time", ".headers", ".events"]) {
@@ -359,6 +456,33 @@ class Card {
     item.append(time, text);
     this.part(".events").append(item);
   }
+}
+
+/* Lines of the source, as they are there. */
+function excerpt({ file, first, last, pieces }) {
+  const figure = fromTemplate("excerpt");
+  const lines = first === last ? `line ${first}` : `lines ${first} to ${last}`;
+  figure.querySelector("figcaption").textContent = 
+    `examples/demo/${file}, ${lines}`;
+  for (const { text, named, folded } of pieces) {
+    const pre = document.createElement("pre");
+    for (const line of text.split("\n")) {
+      const element = document.createElement(named ? "mark" : "span");
+      element.textContent = `${line}\n`;
+      element.style.setProperty("--hang", line.search(/\S|$/) + 4);
+      pre.append(element);
+    }
+    if (folded) {
+      const fold = fromTemplate("fold");
+      fold.querySelector("summary").textContent =
+        `${pre.children.length} more lines`;
+      fold.append(pre);
+      figure.append(fold);
+    } else {
+      figure.append(pre);
+    }
+  }
+  return figure;
 }
 
 /* What is not as expected. Some facts no page can see: a header that is not

@@ -5,11 +5,15 @@ from pathlib import Path
 
 from aiohttp import web
 
+import aiohttp_middlewares
+from aiohttp_middlewares import csp_nonce, security_headers_middleware
 from examples.demo.api import LIMIT
 from examples.demo.attempt import attempt
-from examples.demo.scenarios import MIDDLEWARES, scenarios
+from examples.demo.scenarios import MIDDLEWARES, TASKS, scenarios
+from examples.demo.source import excerpts
 
 FOLDER = Path(__file__).parent
+NO_CACHE = {"Cache-Control": "no-cache"}
 
 
 def create_page(page: str, api: str) -> web.Application:
@@ -19,7 +23,13 @@ def create_page(page: str, api: str) -> web.Application:
         if f"http://{request.host}" != page:
             # By another name it has another origin, and the API refuses that.
             raise web.HTTPFound(page)
-        return _file("page.html")
+        # Not a file: no copy that is kept has the nonce of this answer.
+        html = (FOLDER / "page.html").read_text(encoding="utf-8")
+        return web.Response(
+            text=html.replace("{nonce}", csp_nonce(request)),
+            content_type="text/html",
+            headers=NO_CACHE,
+        )
 
     async def asset(request: web.Request) -> web.StreamResponse:
         return _file(f"page.{request.match_info['kind']}")
@@ -32,18 +42,7 @@ def create_page(page: str, api: str) -> web.Application:
         return web.json_response(await attempt(api, scenario))
 
     async def table(request: web.Request) -> web.Response:
-        return web.json_response(
-            {
-                "api": api,
-                "limit": LIMIT,
-                "middlewares": MIDDLEWARES,
-                "scenarios": [
-                    asdict(scenario)
-                    | {"curl": scenario.curl(api), "number": number}
-                    for number, scenario in enumerate(entries)
-                ],
-            }
-        )
+        return web.json_response(shown)
 
     entries = scenarios(page)
     relayed = {
@@ -51,7 +50,42 @@ def create_page(page: str, api: str) -> web.Application:
         for number, scenario in enumerate(entries)
         if scenario.relay
     }
-    app = web.Application()
+    shown = {
+        "api": api,
+        "limit": LIMIT,
+        "tasks": TASKS,
+        "middlewares": {
+            name: {"title": _title(name), "purpose": purpose}
+            for name, purpose in MIDDLEWARES.items()
+        },
+        "scenarios": [
+            asdict(scenario)
+            | {
+                "curl": scenario.curl(api),
+                "docs": scenario.documentation(),
+                "number": number,
+                "source": [asdict(each) for each in excerpts(scenario)],
+            }
+            for number, scenario in enumerate(entries)
+        ],
+    }
+    app = web.Application(
+        middlewares=[
+            security_headers_middleware(
+                content_security_policy={
+                    "default-src": ["'none'"],
+                    "connect-src": ["'self'", api],
+                    "img-src": ["data:"],
+                    "script-src": ["'nonce-{nonce}'"],
+                    # The answers that are shown in frames have styles within.
+                    "style-src": ["'self'", "'unsafe-inline'"],
+                    "base-uri": ["'none'"],
+                    "form-action": ["'none'"],
+                    "frame-ancestors": ["'none'"],
+                },
+            )
+        ]
+    )
     app.router.add_get("/", index)
     app.router.add_get("/page.{kind:css|js}", asset)
     app.router.add_get("/scenarios.json", table)
@@ -60,6 +94,12 @@ def create_page(page: str, api: str) -> web.Application:
 
 
 def _file(name: str) -> web.FileResponse:
-    return web.FileResponse(
-        FOLDER / name, headers={"Cache-Control": "no-cache"}
-    )
+    return web.FileResponse(FOLDER / name, headers=NO_CACHE)
+
+
+def _title(name: str) -> str:
+    """What an application imports."""
+    factory = f"{name}_middleware"
+    if factory in aiohttp_middlewares.__all__:
+        return factory
+    return f"aiohttp_middlewares.{name}"

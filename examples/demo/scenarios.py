@@ -11,7 +11,43 @@ from dataclasses import dataclass, field
 
 from examples.demo.api import LIMIT, token
 
-#: The middlewares in the order of the page, and what each is for.
+#: Where the documentation is.
+DOCS = "https://aiohttp-middlewares.readthedocs.io/en/latest/"
+
+#: What a visitor of the page may have come for, and the middlewares for it, in
+#: the order of the page.
+TASKS = {
+    "Errors": ["error"],
+    "Pages of other origins": ["cors"],
+    "Time limits and writes": ["timeout", "shield", "idempotency"],
+    "Behind a proxy": [
+        "proxy_headers",
+        "https",
+        "https_redirect",
+        "trusted_host",
+    ],
+    "Security": ["security_headers", "csrf", "early_data"],
+    "Who is asking": [
+        "session",
+        "sign_in",
+        "basic_auth",
+        "bearer_auth",
+        "api_key",
+    ],
+    "Load": ["rate_limit", "concurrency_limit"],
+    "Bodies and caches": ["body_limit", "compression"],
+    "Seeing what happens": [
+        "request_id",
+        "access_log",
+        "server_timing",
+        "metrics",
+        "tracing",
+        "report",
+    ],
+    "Asking other services": ["client"],
+}
+
+#: The middlewares, and what each is for.
 MIDDLEWARES = {
     "error": "Every exception becomes an answer, made by an error handler of "
     "your choice.",
@@ -70,8 +106,8 @@ class Scenario:
     title: str
     #: What is to be seen, in one sentence.
     see: str
-    #: The code of the API that does it; a test finds it there. "…" stands for
-    #: what is left out.
+    #: The code of the API that does it: the page shows it, with the lines
+    #: around. "…" stands for what is left out.
     code: str
     path: str
     #: What to find in the answer, and what it should be: "status", "body", any
@@ -100,6 +136,11 @@ class Scenario:
     at_once: bool = False
     #: Sign in by that name at the provider, where it leads.
     sign_in: str = ""
+    #: Its page in the docs, if it is not that of the middleware.
+    docs: str = ""
+
+    def documentation(self) -> str:
+        return f"{DOCS}{self.docs or f'middlewares/{self.middleware}'}.html"
 
     def preflight_headers(self) -> dict[str, str]:
         asked = [name for name in self.headers if name != "Origin"]
@@ -180,7 +221,8 @@ def scenarios(page: str) -> list[Scenario]:
             "An exception as JSON",
             "The handler raises an exception whose class has status = 409, "
             "and the answer has that status and its message.",
-            "error_middleware(default_handler=default_error_handler, …)",
+            "error_middleware(default_handler=default_error_handler, …) … "
+            "class SoldOut",
             "/errors/json",
             {
                 "status": "409",
@@ -355,7 +397,8 @@ def scenarios(page: str) -> list[Scenario]:
             "You leave, the write is finished",
             "The page starts a transfer and leaves after its first stage, as "
             "if you had closed the tab: the second stage is written as well.",
-            "shield_middleware(methods=NON_IDEMPOTENT_METHODS, …)",
+            "shield_middleware(methods=NON_IDEMPOTENT_METHODS, …) … "
+            "handler_cancellation=True",
             "/transfers/shielded",
             {"ledger": "taken from A, given to B"},
             method="POST",
@@ -365,7 +408,8 @@ def scenarios(page: str) -> list[Scenario]:
             "shield",
             "The same without a shield",
             "You leave, aiohttp cancels the handler, and the money is gone.",
-            'shield_middleware(… ignore=["/transfers/unshielded"], …)',
+            'shield_middleware(… ignore=["/transfers/unshielded"], …) … '
+            "handler_cancellation=True",
             "/transfers/unshielded",
             {"ledger": "taken from A, cut off, B gets nothing"},
             method="POST",
@@ -858,6 +902,7 @@ def scenarios(page: str) -> list[Scenario]:
                 '"RetryEvent: attempt 2 *", '
                 '"GET /partner/stock with token-1: 200"]}',
             },
+            docs="client/retry",
         ),
         Scenario(
             "client",
@@ -876,5 +921,6 @@ def scenarios(page: str) -> list[Scenario]:
                 '"POST /partner/token: 200", '
                 '"GET /partner/orders/2 with token-2: 200"]}',
             },
+            docs="client/bearer_token",
         ),
     ]

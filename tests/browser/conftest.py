@@ -76,10 +76,10 @@ class Page:
     """The page that is open."""
 
     def __init__(self, driver: webdriver.Chrome) -> None:
-        self._driver = driver
+        self.driver = driver
 
     async def visit(self, url: URL | str) -> None:
-        await asyncio.to_thread(self._driver.get, str(url))
+        await asyncio.to_thread(self.driver.get, str(url))
 
     async def run(self, body: str, **names: Any) -> Any:
         """Run the body of an asynchronous function, and have its result.
@@ -93,7 +93,7 @@ class Page:
             "value => done({value}), error => done({error: String(error)}))"
         )
         result = await asyncio.to_thread(
-            self._driver.execute_async_script,
+            self.driver.execute_async_script,
             script,
             {
                 name: str(value) if isinstance(value, URL) else value
@@ -114,11 +114,11 @@ class Page:
         """Click, and wait until another page is there."""
 
         def click() -> None:
-            self._driver.execute_script("window.left = true")
-            self._driver.find_element("css selector", selector).click()
+            self.driver.execute_script("window.left = true")
+            self.driver.find_element("css selector", selector).click()
             # Between two pages there is none to ask.
             WebDriverWait(
-                self._driver,
+                self.driver,
                 timeout=20,
                 poll_frequency=0.01,
                 ignored_exceptions=[WebDriverException],

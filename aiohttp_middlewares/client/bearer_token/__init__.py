@@ -1,13 +1,14 @@
 """
 ============
-Bearer Token
+Bearer token
 ============
 
 Sends an access token with each request to an API and renews it in time: for
 clients of services that hand out tokens which expire (OAuth 2.0, RFC 6749
 and RFC 6750).
 
-**Usage**
+Usage
+=====
 
 .. code-block:: python
 
@@ -73,14 +74,16 @@ was issued seconds ago and has never been accepted, when the API says
 ``insufficient_scope`` (RFC 6750 3.1), and for ``failure_ttl`` after a new
 token was refused like the old one.
 
-**Order**
+Order
+=====
 
 Inside of a retry middleware, so that each attempt has a token that is good at
 that time. Where :doc:`/client/ssrf` or another middleware turns requests to
 other URLs, it has to stand outside: the token is for the URL that is seen
 here.
 
-**Limits**
+Limits
+======
 
 A request whose body cannot be sent again (a generator, a pipe) gets the
 answer of the API; the next request fetches a new token first. The token lives

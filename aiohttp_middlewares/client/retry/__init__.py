@@ -6,7 +6,8 @@ Retry
 Sends a request again when it failed in a way that may pass: for clients of
 services that are restarted, overloaded, or behind a network.
 
-**Usage**
+Usage
+=====
 
 .. code-block:: python
 
@@ -59,12 +60,14 @@ Connections refused by a TLS check or by
 :doc:`SSRF protection </client/ssrf>`, WebSocket handshakes, and bodies that
 cannot be read (a generator that raises, a disk that fails) are final.
 
-**Order**
+Order
+=====
 
 Outside of what has to happen anew for each attempt (tokens, a circuit
 breaker), inside of what counts a request once (logs, request ids).
 
-**Limits**
+Limits
+======
 
 What fails while the caller reads the body is not repeated. A POST that was
 answered 429 is not either, although it was not executed: to list POST is to

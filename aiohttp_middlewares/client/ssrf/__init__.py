@@ -7,7 +7,8 @@ Keeps requests to addresses that come from users (webhooks, link previews,
 imports) out of your own network: for applications that fetch what they are
 told to (server-side request forgery, CWE-918).
 
-**Usage**
+Usage
+=====
 
 .. code-block:: python
 
@@ -36,14 +37,16 @@ difference whether it was spelled in octal or mapped into IPv6, came out of
 the DNS, a redirect or a proxy, or whether the request was a WebSocket or had
 ``middlewares=()``.
 
-**Order**
+Order
+=====
 
 The connector needs none. :func:`ssrf_middleware` adds two things to it: it
 refuses to work in a session without the connector, and it refuses before the
 request waits for a free connection. List it last, next to the wire: it has
 to see the URL which the others have made.
 
-**Limits**
+Limits
+======
 
 What is no URL of the web at all, such as ``file:///etc/passwd`` or
 ``notaurl``, is refused by aiohttp itself, before it asks anybody: with
