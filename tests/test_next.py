@@ -18,6 +18,11 @@ from client_site import Naps, serve
 from live import live
 from multidict import CIMultiDict
 
+pytestmark = pytest.mark.skipif(
+    not issubclass(web.HTTPException, web.Response),
+    reason="this is aiohttp 4",
+)
+
 OURS = ("aiohttp_middlewares", "answers", "whole", "test_mocked_request")
 
 

@@ -120,7 +120,8 @@ TABLE = [
         "_compress",
         "_core.sending",
         "A response that was given up has told the writer how to compress.",
-        "Such a response must not have been compressed by aiohttp itself.",
+        "The answer in its place may be compressed as that one would have "
+        "been, and not say so.",
     ),
     Private(
         "aiohttp.StreamWriter",

@@ -38,7 +38,7 @@ def forwarded(proto: str) -> Middleware:
         headers = CIMultiDict(request.headers)
         headers["X-Forwarded-For"] = "127.0.0.1"
         headers["X-Forwarded-Proto"] = proto
-        request._headers = CIMultiDictProxy(headers)
+        request._headers = request._cache["headers"] = CIMultiDictProxy(headers)
         return await handler(request)
 
     return behind_a_proxy
@@ -226,10 +226,9 @@ def pytest_collection_modifyitems(
         items[:] = [item for item in items if parted(item.nodeid)[0] in only]
 
 
-def pytest_collection_finish() -> None:
-    # aiohttp's fixtures collect all garbage after each test: what is there
-    # before need not be looked at again.
-    gc.collect()
+def pytest_runtest_logfinish() -> None:
+    # aiohttp's fixtures have collected all garbage. What pytest keeps of each
+    # test need not be looked at again after the next.
     gc.freeze()
 
 
