@@ -1,4 +1,4 @@
-"""All the server's middlewares at once, in the documented order."""
+"""The server's middlewares, most of them at once, in the documented order."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

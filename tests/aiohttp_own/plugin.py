@@ -28,20 +28,24 @@ LARGE = 10**9
 EVERYBODY = 10**6
 
 
-def forwarded(proto: str) -> Middleware:
+def front(**fields: str) -> Middleware:
     """A proxy in front, that nothing has to be sent through."""
 
     @web.middleware
-    async def behind_a_proxy(
+    async def adds_headers(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         headers = CIMultiDict(request.headers)
-        headers["X-Forwarded-For"] = "127.0.0.1"
-        headers["X-Forwarded-Proto"] = proto
+        for name, value in fields.items():
+            headers.setdefault(name.replace("_", "-"), value)
         request._headers = request._cache["headers"] = CIMultiDictProxy(headers)
         return await handler(request)
 
-    return behind_a_proxy
+    return adds_headers
+
+
+def forwarded(proto: str) -> Middleware:
+    return front(X_Forwarded_For="127.0.0.1", X_Forwarded_Proto=proto)
 
 
 @web.middleware
@@ -91,6 +95,14 @@ def stack() -> list[Middleware]:
 CONFIGURATIONS: dict[str, Callable[[], list[Middleware]]] = {
     "nothing": lambda: [nothing],
     "stack": stack,
+    "api_key": lambda: [
+        front(X_API_Key="secret"),
+        ours.api_key_middleware({"me": "secret"}),
+    ],
+    "basic_auth": lambda: [
+        front(Authorization="Basic bWU6c2VjcmV0"),
+        ours.basic_auth_middleware({"me": "secret"}),
+    ],
     "access_log": lambda: [ours.access_log_middleware()],
     "bearer_auth": lambda: [
         ours.bearer_auth_middleware(anybody, required=False)
@@ -124,6 +136,12 @@ CONFIGURATIONS: dict[str, Callable[[], list[Middleware]]] = {
     "session": lambda: [ours.session_middleware(KEY)],
     "shield": lambda: [
         ours.shield_middleware(methods=["POST", "PUT", "PATCH", "DELETE"])
+    ],
+    "sign_in": lambda: [
+        ours.session_middleware(KEY),
+        ours.sign_in_middleware(
+            ours.github("the site", "its secret", users="*"), required=False
+        ),
     ],
     "timeout": lambda: [ours.timeout_middleware(60)],
     "tracing": lambda: [tracing()],

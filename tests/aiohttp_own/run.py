@@ -23,6 +23,8 @@ from typing import TypeAlias
 from differences import DIFFERENCES
 from plugin import CLIENT_FILES, CONFIGURATIONS, OTHER_FILES, SERVER_FILES
 
+import aiohttp_middlewares
+
 HERE = Path(__file__).parent
 #: By the test and the configuration.
 Outcomes: TypeAlias = dict[str, dict[str, str]]
@@ -108,6 +110,14 @@ def main() -> int:
     parser.add_argument("--ours", default="")
     parser.add_argument("folder", type=Path)
     options, rest = parser.parse_known_args()
+    missing = {
+        name
+        for name in aiohttp_middlewares.__all__
+        if name.endswith("_middleware")
+        and name.removesuffix("_middleware") not in CONFIGURATIONS
+    }
+    if missing:
+        sys.exit(f"plugin.py has no configuration of {', '.join(missing)}")
     options.folder.mkdir(exist_ok=True)
     target = source(options.folder.resolve())
     only = target / "only.txt"
