@@ -15,6 +15,11 @@ DIFFERENCES = [
         "ten headers more are over the client's limit of the test",
     ),
     (
+        "test_absolute_form_target_does_not_spoof_scheme",
+        "https https_redirect",
+        "the stand-in for a proxy says that the visitor came by HTTPS",
+    ),
+    (
         "test_drop_duplicate_auth_headers_on_redirect_to_other_host",
         "stack bearer_auth",
         "two lines of Authorization are refused",
