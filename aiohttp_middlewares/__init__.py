@@ -12,25 +12,30 @@ the order in which a request comes to them:
   ``access_log``
 * who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
   ``https_redirect``
-* what is on every answer: ``security_headers``, ``cors``, ``error``
+* what is on every answer: ``security_headers``, ``response_headers``,
+  ``cors``, ``error``
 * who hears of what nobody expected: ``report``
 * what is refused before any work is done: ``early_data``, ``rate_limit``,
   ``concurrency_limit``, ``body_limit``
-* the work: ``compression``, ``timeout``, ``shield``, ``session``
+* the work: ``compression``, ``etag``, ``timeout``, ``shield``, ``session``
 * who may do it: ``csrf``, and one of ``sign_in``, ``bearer_auth``,
   ``api_key`` and ``basic_auth``
 * what is done once: ``idempotency``
 
-Beside them stand ``jwt``, which knows good tokens, and ``scopes``, which says
-what a handler asks for.
+Beside them stand ``jwt``, which knows good tokens, ``scopes``, which says what
+a handler asks for, ``around``, for middlewares of one handler, and ``check``,
+which says what is wrong with such a list.
 """
 
+from aiohttp_middlewares._core.decoration import before_sending
 from aiohttp_middlewares._core.who import get_claims, get_user
 from aiohttp_middlewares.access_log import access_log_middleware
 from aiohttp_middlewares.api_key import api_key_middleware
+from aiohttp_middlewares.around import with_middlewares
 from aiohttp_middlewares.basic_auth import basic_auth_middleware
 from aiohttp_middlewares.bearer_auth import bearer_auth_middleware
 from aiohttp_middlewares.body_limit import body_limit_middleware
+from aiohttp_middlewares.check import Finding, check_stack
 from aiohttp_middlewares.compression import compression_middleware
 from aiohttp_middlewares.concurrency_limit import (
     concurrency_limit_middleware,
@@ -50,6 +55,7 @@ from aiohttp_middlewares.error import (
     get_error_response,
     problem_error_handler,
 )
+from aiohttp_middlewares.etag import etag_middleware
 from aiohttp_middlewares.https import https_middleware
 from aiohttp_middlewares.https_redirect import https_redirect_middleware
 from aiohttp_middlewares.idempotency import (
@@ -76,6 +82,7 @@ from aiohttp_middlewares.request_id import (
     get_request_id,
     request_id_middleware,
 )
+from aiohttp_middlewares.response_headers import response_headers_middleware
 from aiohttp_middlewares.scopes import requires
 from aiohttp_middlewares.security_headers import (
     csp_nonce,
@@ -106,6 +113,7 @@ from aiohttp_middlewares.utils import match_path
 __all__ = (
     "IDEMPOTENT_METHODS",
     "NON_IDEMPOTENT_METHODS",
+    "Finding",
     "HTTPTooEarly",
     "JWTCookieStorage",
     "KeysUnavailable",
@@ -119,9 +127,11 @@ __all__ = (
     "api_key_middleware",
     "basic_auth_middleware",
     "bearer_auth_middleware",
+    "before_sending",
     "body_limit_middleware",
     "bugsnag_reporter",
     "check_rate_limit",
+    "check_stack",
     "client_ip",
     "compression_middleware",
     "concurrency_limit_middleware",
@@ -134,6 +144,7 @@ __all__ = (
     "early_data_middleware",
     "error_context",
     "error_middleware",
+    "etag_middleware",
     "get_claims",
     "get_error_response",
     "get_request_id",
@@ -153,6 +164,7 @@ __all__ = (
     "report_middleware",
     "request_id_middleware",
     "requires",
+    "response_headers_middleware",
     "rollbar_reporter",
     "security_headers_middleware",
     "sentry_reporter",
@@ -165,6 +177,7 @@ __all__ = (
     "timeout_middleware",
     "tracing_middleware",
     "trusted_host_middleware",
+    "with_middlewares",
 )
 
 __version__ = "4.0.0.dev0"

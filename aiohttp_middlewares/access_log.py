@@ -48,7 +48,7 @@ What a record holds
     What :mod:`aiohttp_middlewares.proxy_headers` decided, and
     :func:`~aiohttp_middlewares.get_user` would say, wherever they stand.
 ``request_id``
-    That of :mod:`aiohttp_middlewares.request_id`, which stands outside.
+    That of :mod:`aiohttp_middlewares.request_id`.
 ``user_agent``, ``referer``
     What the client says of itself, and where it says that it comes from.
 

@@ -181,7 +181,7 @@ def bearer_auth_middleware(
     invalid_request = f'{challenge}, error="invalid_request"'
     ignored = exemption(f"{what} ignore", ignore)
 
-    @middleware
+    @middleware(required=required)
     async def bearer_auth(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

@@ -52,7 +52,8 @@ Order
 =====
 
 Inside of :mod:`aiohttp_middlewares.error`, which renders the refusal; outside
-of everything that reads the body.
+of everything that reads the body, such as
+:mod:`aiohttp_middlewares.idempotency`.
 
 Limits
 ======

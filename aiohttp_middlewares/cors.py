@@ -280,7 +280,7 @@ def cors_middleware(
         mirror=allow_credentials,
     )
 
-    @middleware
+    @middleware(allow_all=allow_all, allow_credentials=allow_credentials)
     async def cors(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

@@ -242,7 +242,7 @@ def metrics_middleware(
     measures = _measures_in(target, namespace, bounds, tuple(own))
     values = tuple(own.values())
 
-    @middleware
+    @middleware(exemplars=exemplars)
     async def metrics(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

@@ -188,7 +188,7 @@ def proxy_headers_middleware(
         "proxy_headers_middleware further out",
     )
 
-    @middleware
+    @middleware(host=host)
     async def proxy_headers(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

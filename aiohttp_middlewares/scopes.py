@@ -74,6 +74,7 @@ from typing import Any, TypeVar
 from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core import logs, options
+from aiohttp_middlewares._core.middleware import needing
 from aiohttp_middlewares._core.who import get_claims, get_user
 
 __all__ = ("requires",)
@@ -156,6 +157,7 @@ def requires(*scopes: str, role: str | None = None) -> Callable[[H], H]:
             check(_request_of(args))
             return await handler(*args, **kwargs)
 
+        needing(checked, "requires")
         return checked  # type: ignore[return-value]
 
     return decorate

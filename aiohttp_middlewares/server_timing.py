@@ -52,8 +52,7 @@ inside, so that what other requests compute in between is not in it.
 Order
 =====
 
-Outside of all that may answer, and inside of
-:mod:`aiohttp_middlewares.request_id`. What stands outside of it is not timed.
+Outside of all that may answer. What stands outside of it is not timed.
 
 Limits
 ======

@@ -119,8 +119,7 @@ Order
 
 Outermost but for the request id and :mod:`aiohttp_middlewares.proxy_headers`:
 client, scheme and host are those that the request has where this stands.
-Outside of :mod:`aiohttp_middlewares.error` and all that answers, so that their
-time is in the span.
+Outside of all that answers, as what is answered outside of it is in no span.
 
 Limits
 ======

@@ -354,6 +354,9 @@ ROOMS: dict[str, Callable[[Any], Any]] = {
     "rate_limit ignore": lambda urls: m.rate_limit_middleware(
         "0/minute", ignore=urls
     ),
+    "response_headers ignore": lambda urls: m.response_headers_middleware(
+        {"X-Frame-Options": "DENY"}, ignore=urls
+    ),
     "security_headers ignore": lambda urls: m.security_headers_middleware(
         ignore=urls
     ),
@@ -385,12 +388,13 @@ def test_every_option_that_exempts_is_tried() -> None:
         for option in signature(getattr(m, name)).parameters
         if option in ("ignore", "allow", "limits")
     }
-    # What is listed there must not be compressed: no exemption. Those are no
-    # rules. And no answer shows what was traced, measured or logged: see their
-    # tests.
+    # What is listed there must not be compressed, or need not have a tag: no
+    # exemption. Those are no rules. And no answer shows what was traced,
+    # measured or logged: see their tests.
     others = {
         "access_log ignore",
         "compression ignore",
+        "etag ignore",
         "metrics ignore",
         "rate_limit limits",
         "tracing ignore",

@@ -23,6 +23,7 @@ from aiohttp.test_utils import make_mocked_request
 from yarl import URL
 
 import aiohttp_middlewares
+from aiohttp_middlewares import timeout_middleware
 from examples.demo import __main__ as command
 from examples.demo import api, attempt, scenarios, server
 from examples.demo import provider as provider_module
@@ -98,6 +99,7 @@ NOTICED_BY = {
         "A bug as a debug page",
         "A raised answer keeps its headers",
     ],
+    "etag_middleware": ["The same as before"],
     "https_middleware": ["Behind a proxy that took off the TLS"],
     "https_redirect_middleware": ["By plain HTTP"],
     "idempotency_middleware": ["A button pressed twice"],
@@ -108,6 +110,9 @@ NOTICED_BY = {
     ],
     "rate_limit_middleware": ["One request too many"],
     "report_middleware": ["A bug that somebody hears of"],
+    "response_headers_middleware": [
+        "A stream that no search engine should list"
+    ],
     "request_id_middleware": [
         "An id for each request",
         "The id of the proxy in front",
@@ -277,6 +282,22 @@ def test_page_works_without_a_network() -> None:
             re.findall(r"(?:https?:|url\(|@import|\bimport\b)", read(name))
             == []
         )
+
+
+async def test_fault_of_a_list_is_told_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(0, 0):
+        assert caplog.messages == []
+    timeout = timeout_middleware(1)
+    monkeypatch.setattr(
+        server,
+        "create_page",
+        lambda *origins: web.Application(middlewares=[timeout]),
+    )
+    async with running(0, 0):
+        [message] = caplog.messages
+    assert message.startswith("the application: timeout_middleware stands")
 
 
 async def test_page_has_its_server_ask_what_no_page_can() -> None:

@@ -30,7 +30,9 @@ from aiohttp_middlewares import (
     compression_middleware,
     cors_middleware,
     error_middleware,
+    etag_middleware,
     rate_limit_middleware,
+    response_headers_middleware,
     security_headers_middleware,
     server_timing_middleware,
     session_middleware,
@@ -51,7 +53,11 @@ TOUCH: dict[str, Callable[[], Middleware]] = {
     "compression": lambda: compression_middleware(minimum_size=0),
     "cors": lambda: cors_middleware(origins=[ORIGIN]),
     "error": error_middleware,
+    "etag": etag_middleware,
     "rate_limit": lambda: rate_limit_middleware("1000000/second"),
+    "response_headers": lambda: response_headers_middleware(
+        lambda request, status, headers: headers.update({"X-Own": "yes"})
+    ),
     "security_headers": security_headers_middleware,
     "server_timing": lambda: server_timing_middleware(emit=len, cpu=True),
     "session": lambda: session_middleware(KEY),
@@ -94,10 +100,10 @@ def middlewares(request: pytest.FixtureRequest) -> list[Middleware]:
     if place != "all":
         stack = PLACES[place](TOUCH[one](), TOUCH[other](), limit, shield)
         return stack
-    documented = ["security_headers", "cors", "error"]
-    documented += ["rate_limit", "body_limit"]
+    documented = ["security_headers", "response_headers", "cors", "error"]
+    documented += ["rate_limit", "body_limit", "compression", "etag"]
     return [
-        *(TOUCH[name]() for name in [*documented, "compression"]),
+        *(TOUCH[name]() for name in documented),
         limit,
         shield,
         TOUCH["session"](),

@@ -21,6 +21,7 @@ from aiohttp_middlewares import (
     csrf_middleware,
     early_data_middleware,
     error_middleware,
+    etag_middleware,
     get_user,
     github,
     https_middleware,
@@ -29,6 +30,7 @@ from aiohttp_middlewares import (
     proxy_headers_middleware,
     rate_limit_middleware,
     request_id_middleware,
+    response_headers_middleware,
     security_headers_middleware,
     session_middleware,
     shield_middleware,
@@ -255,6 +257,11 @@ async def test_bomb_is_refused_inside_of_all(server: TestServer) -> None:
         *(m for m in middlewares() if m.__name__ != "https_redirect"),
         https_redirect_middleware(ignore=["/"]),
         compression_middleware(minimum_size=0),
+        etag_middleware(),
+        response_headers_middleware({"X-Own": "yes"}),
+        response_headers_middleware(
+            lambda request, status, headers: headers.update(X=request.path)
+        ),
         session_middleware("0123456789abcdef0123456789abcdef"),
         sign_in_middleware(
             github("the site", "its secret", users="*"), ignore=["/"]

@@ -48,6 +48,7 @@ from aiohttp_middlewares import (
     debug_error_handler,
     early_data_middleware,
     error_middleware,
+    etag_middleware,
     github,
     https_middleware,
     https_redirect_middleware,
@@ -59,6 +60,7 @@ from aiohttp_middlewares import (
     rate_limit_middleware,
     report_middleware,
     request_id_middleware,
+    response_headers_middleware,
     security_headers_middleware,
     server_timing_middleware,
     session_middleware,
@@ -506,6 +508,11 @@ def documented() -> list[Any]:
         trusted_host_middleware(["example.com", "*.example.com", "[::1]"]),
         https_redirect_middleware(ignore=["/empty"]),
         security_headers_middleware(),
+        response_headers_middleware(
+            lambda request, status, headers: headers.update(
+                {"X-Echo": ascii(request.path_qs)}
+            )
+        ),
         cors_middleware(
             origins=["https://app.example.com"],
             allow_credentials=True,
@@ -526,6 +533,7 @@ def documented() -> list[Any]:
         ),
         body_limit_middleware(1000, limits={"/chunks": 2000}),
         compression_middleware(minimum_size=0),
+        etag_middleware(),
         timeout_middleware(29.5, limits={fuzz.SLOW: 0.01}),
         shield_middleware(methods=NON_IDEMPOTENT_METHODS),
         session_middleware("a key of the tests, and of nobody else"),

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 import aiohttp_middlewares
+from aiohttp_middlewares import check_stack
 
 PACKAGE = Path(aiohttp_middlewares.__file__).parent
 ROOT = PACKAGE.parent
@@ -60,8 +62,9 @@ def read(path: Path) -> str:
 #: room's own place is the room: rooms never import each other, and the
 #: client's rooms and the server's do not know of each other.
 REACHES = {
-    "list": {"room", "door", "core", "grammar", "words"},
+    "list": {"doctor", "room", "door", "core", "grammar", "words"},
     "client list": {"client room", "client core", "core", "grammar", "words"},
+    "doctor": {"doctor", "room", "core", "grammar", "words"},
     "room": {"core", "grammar", "words"},
     "client room": {"client core", "core", "grammar", "words"},
     "client core": {"client core", "core", "grammar", "words"},
@@ -95,6 +98,8 @@ def place_of(name: str) -> tuple[str, str]:
             return "words", ""
         case ["utils"]:
             return "door", ""
+        case ["check" | "__main__", *_]:
+            return "doctor", ""
         case [room, *_]:
             return "room", room
     raise AssertionError(name)
@@ -237,6 +242,7 @@ def test_import_is_silent_and_leaves_the_client_alone() -> None:
     modules = done.stdout.split()
     assert "aiohttp_middlewares.constants" in modules
     assert "aiohttp_middlewares.client" not in modules
+    assert "aiohttp_middlewares.check._rules" not in modules
 
 
 def test_changelog_begins_with_this_version() -> None:
@@ -299,6 +305,14 @@ BLOCKS = [
 ]
 
 
+#: Pages whose examples have faults, to show what becomes of them.
+SHOW_FAULTS = {
+    "aiohttp_middlewares/check/__init__.py",
+    "docs/how-to/check.rst",
+    "docs/middlewares/check.rst",
+}
+
+
 def run(block: Block, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Run a block in a module of its own, not as the main one.
 
@@ -315,6 +329,22 @@ def run(block: Block, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return vars(module)
 
 
+def applications_in(names: dict[str, Any]) -> Iterator[web.Application]:
+    """Those of an example, but for those that are a part of another."""
+    for value in list(names.values()):
+        if (
+            inspect.isfunction(value)
+            and value.__annotations__.get("return") is web.Application
+            and all(
+                parameter.default is not parameter.empty
+                for parameter in inspect.signature(value).parameters.values()
+            )
+        ):
+            value = value()
+        if isinstance(value, web.Application) and not value.pre_frozen:
+            yield value
+
+
 @pytest.mark.parametrize(
     "block",
     [
@@ -328,6 +358,9 @@ def test_every_example_runs(
     if block.not_run:
         pytest.skip(block.not_run)
     names = run(block, monkeypatch)
+    if name_of(block.path) not in SHOW_FAULTS:
+        for app in applications_in(names):
+            assert check_stack(app) == []
     if any(name.startswith("test_") for name in names):
         assert_tests_pass(block, tmp_path)
 

@@ -6,6 +6,7 @@ its ``write`` and ``write_eof``, which are public methods as well.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from aiohttp import ClientConnectionResetError, HttpVersion11, hdrs
@@ -53,6 +54,15 @@ class NoBody(Body):
 
 
 NO_BODY = NoBody()
+
+
+class NotModified(NoBody):
+    """Has 304 leave in place of the answer: RFC 9110 15.4.5."""
+
+    status = HTTPStatus.NOT_MODIFIED
+
+
+NOT_MODIFIED = NotModified()
 
 
 class EncodedBody(Body):

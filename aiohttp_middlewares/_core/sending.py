@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import Any, TypeAlias
 from weakref import ref
 
@@ -31,6 +32,9 @@ Bytes: TypeAlias = bytes | bytearray | memoryview
 
 class Body(ABC):
     """What stands between a response and the writer: see ``encoding``."""
+
+    #: The status of the answer that leaves in its place, if it makes another.
+    status: HTTPStatus | None = None
 
     @abstractmethod
     async def write(
@@ -217,6 +221,14 @@ class Departure(ref[Any]):
                 if isinstance(more, Body):
                     self.take_over()
                     self.body = more
+                    if more.status is not None:
+                        # The response has said how its own body would come.
+                        start_over(self.writer)
+                        # For those outside, and for who watches.
+                        status = more.status.value
+                        self.line = (
+                            f"{self.line[:9]}{status} {more.status.phrase}"
+                        )
                 elif more is not None:
                     await more
                 if not place:

@@ -59,11 +59,11 @@ These are sent as they are:
 Order
 =====
 
-Inside of :mod:`aiohttp_middlewares.error` and outside of
-:mod:`aiohttp_middlewares.timeout`. As it works where an answer leaves, it also
-compresses what a middleware outside of it answers instead, such as an error
-page. What should see uncompressed bodies in a response object sees them: the
-object is never changed.
+Outside of :mod:`aiohttp_middlewares.idempotency`, whose repeated answers it
+compresses then, and inside of :mod:`aiohttp_middlewares.security_headers`. As
+it works where an answer leaves, it also compresses what a middleware outside of
+it answers instead, such as an error page. What should see uncompressed bodies
+in a response object sees them: the object is never changed.
 
 Limits
 ======

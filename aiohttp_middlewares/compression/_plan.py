@@ -168,5 +168,6 @@ def _revalidate(asked: Asked, headers: CIMultiDict[str]) -> None:
         return
     known = elements(lines(asked, hdrs.IF_NONE_MATCH))
     if f"W/{etag}" in known and etag not in known:
-        headers[hdrs.ETAG] = f"W/{etag}"
+        etag = headers[hdrs.ETAG] = f"W/{etag}"
+    if etag.startswith("W/"):  # which stays as it is for what is compressed
         _vary(headers)

@@ -221,7 +221,7 @@ def error_middleware(
     )
     options.flag(f"{what} log", log)
 
-    @middleware
+    @middleware(default_handler=default_handler)
     async def error(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

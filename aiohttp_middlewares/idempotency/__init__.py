@@ -255,7 +255,7 @@ def idempotency_middleware(
         "read: move what reads them further in",
     )
 
-    @middleware
+    @middleware(scope=scope)
     async def idempotency(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

@@ -160,7 +160,7 @@ from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.caching import LONGEST_KEY, remembered
 from aiohttp_middlewares._core.grammar.networks import parse_node
 from aiohttp_middlewares._core.keys import request_key, stored
-from aiohttp_middlewares._core.middleware import middleware
+from aiohttp_middlewares._core.middleware import middleware, needing
 from aiohttp_middlewares._core.requests import warn_once
 from aiohttp_middlewares._core.routes import route_of
 from aiohttp_middlewares._core.sending import Headers, departure_of
@@ -403,6 +403,7 @@ def rate_limit(
             await rule.hold(request, _visit_in(what, request))
             return await handler(*args, **kwargs)
 
+        needing(limited, "rate_limit")
         return limited  # type: ignore[return-value]
 
     return decorate

@@ -98,8 +98,7 @@ Order
 
 Inside of :mod:`aiohttp_middlewares.error`, which leaves no errors to those
 outside of it, and so of :mod:`aiohttp_middlewares.cors`; outside of
-:mod:`aiohttp_middlewares.timeout` and whatever else may fail. For the id of the
-request, anywhere inside of :mod:`aiohttp_middlewares.request_id`.
+:mod:`aiohttp_middlewares.timeout` and whatever else may fail.
 
 Limits
 ======

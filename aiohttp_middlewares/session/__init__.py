@@ -99,8 +99,9 @@ says so as an ``ERROR``.
 Order
 =====
 
-Inside of :mod:`aiohttp_middlewares.error`, :mod:`aiohttp_middlewares.timeout`
-and :mod:`aiohttp_middlewares.shield`, outside of all that asks for the session.
+Inside of :mod:`aiohttp_middlewares.error`, and, with a storage on the server,
+of :mod:`aiohttp_middlewares.timeout` and :mod:`aiohttp_middlewares.shield`;
+outside of all that asks for the session.
 What says that a request came by HTTPS (:mod:`aiohttp_middlewares.https`) stands
 outside of it, or cookies lack ``Secure``.
 
@@ -265,7 +266,7 @@ def session_middleware(
         storage = SignedCookieStorage(keys, **cookie)
     known_to_aiohttp = False
 
-    @middleware
+    @middleware(storage=storage)
     async def session(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

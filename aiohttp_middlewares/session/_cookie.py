@@ -86,6 +86,17 @@ class CookieStorage(ABC):
         """``created`` and ``session`` of a value; None if it is not good."""
 
     @property
+    def secure(self) -> bool | Literal["auto"]:
+        """Whether the cookie is; ``"auto"``: if the request came by HTTPS."""
+        return self._secure or ("auto" if self._auto else False)
+
+    def reads(self, other: "CookieStorage") -> bool:
+        """Whether it can read what another one writes."""
+        session = self._new_session(None, data=None, new=True)
+        session["a"] = 1
+        return self._read(other._write(session)) is not None
+
+    @property
     def cookie_name(self) -> str:
         return self._cookie_name
 

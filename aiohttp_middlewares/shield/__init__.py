@@ -17,12 +17,14 @@ Usage
     from aiohttp_middlewares import (
         NON_IDEMPOTENT_METHODS,
         drain_shielded,
+        error_middleware,
         shield_middleware,
         timeout_middleware,
     )
 
     app = web.Application(
         middlewares=[
+            error_middleware(),
             timeout_middleware(29.5),
             shield_middleware(
                 methods=NON_IDEMPOTENT_METHODS,
@@ -195,7 +197,8 @@ async def drain_shielded(app: web.Application) -> AsyncIterator[None]:
 
     For ``app.cleanup_ctx``, not for ``on_cleanup``: as its last member, so
     that it is torn down first. It finds the handlers through the middlewares
-    of the application and its sub-applications. One that is still at work
+    of the application, of its sub-applications and of single handlers
+    (:func:`~aiohttp_middlewares.with_middlewares`). One that is still at work
     after :data:`DEFAULT_DRAIN_TIMEOUT` seconds is cancelled, and an error is
     logged.
     """
@@ -225,6 +228,8 @@ async def drain_shielded(app: web.Application) -> AsyncIterator[None]:
 
 def _middlewares(app: web.Application) -> Iterator[Any]:
     yield from app.middlewares
+    for route in app.router.routes():
+        yield from getattr(route.handler, "__middlewares__", ())
     for resource in app.router.resources():
         subapp = resource.get_info().get("app")
         if isinstance(subapp, web.Application):

@@ -77,10 +77,11 @@ claims to ``keep`` do not fit into the cookie of the session.
 Order
 =====
 
-Inside of :mod:`aiohttp_middlewares.session`, which it needs, and of
-:mod:`aiohttp_middlewares.csrf`; inside of what knows the scheme and the host
-that visitors use (:mod:`aiohttp_middlewares.proxy_headers`), or the provider
-refuses the address of the callback; outside of all that asks who the user is.
+Inside of :mod:`aiohttp_middlewares.session`, which it needs; inside of what
+knows the scheme and the host that visitors use
+(:mod:`aiohttp_middlewares.proxy_headers`), or the provider refuses the address
+of the callback; outside of all that asks who the user is.
+:mod:`aiohttp_middlewares.csrf` may stand on either side of it.
 
 Limits
 ======
@@ -240,7 +241,7 @@ def sign_in_middleware(
     )
     pages = flow.pages
 
-    @middleware
+    @middleware(required=required, ignore=ignore)
     async def sign_in(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

@@ -35,6 +35,7 @@ from aiohttp_middlewares import (
     drain_shielded,
     early_data_middleware,
     error_middleware,
+    etag_middleware,
     get_claims,
     get_request_id,
     get_user,
@@ -51,6 +52,7 @@ from aiohttp_middlewares import (
     report_middleware,
     request_id_middleware,
     requires,
+    response_headers_middleware,
     security_headers_middleware,
     server_timing,
     server_timing_middleware,
@@ -60,6 +62,7 @@ from aiohttp_middlewares import (
     timeout_middleware,
     tracing_middleware,
     trusted_host_middleware,
+    with_middlewares,
 )
 from aiohttp_middlewares.client import (
     BearerTokenMiddleware,
@@ -121,6 +124,7 @@ def create_api(page: str, api: str, issuer: str) -> web.Application:
                 },
                 cross_origin_resource_policy="cross-origin",
             ),
+            response_headers_middleware({"X-Robots-Tag": "noindex"}),
             cors_middleware(
                 origins=[page],
                 allow_credentials=True,
@@ -129,6 +133,7 @@ def create_api(page: str, api: str, issuer: str) -> web.Application:
                     *DEFAULT_ALLOW_HEADERS,
                     "Early-Data",
                     "Idempotency-Key",
+                    "If-None-Match",
                     "X-API-Key",
                     "X-Forwarded-For",
                     "X-Forwarded-Host",
@@ -140,6 +145,7 @@ def create_api(page: str, api: str, issuer: str) -> web.Application:
                 expose_headers=[
                     "Access-Control-Allow-Origin",
                     "Content-Encoding",
+                    "ETag",
                     "Idempotent-Replayed",
                     "RateLimit",
                     "RateLimit-Policy",
@@ -148,6 +154,7 @@ def create_api(page: str, api: str, issuer: str) -> web.Application:
                     "Vary",
                     "WWW-Authenticate",
                     "X-Request-ID",
+                    "X-Robots-Tag",
                 ],
                 max_age=600,
             ),
@@ -170,6 +177,7 @@ def create_api(page: str, api: str, issuer: str) -> web.Application:
             compression_middleware(
                 content_types=[*DEFAULT_CONTENT_TYPES, "text/event-stream"]
             ),
+            etag_middleware(),
             # Those that ask another API wait for their turn.
             timeout_middleware(LIMIT, ignore=[re.compile("^/client/")]),
             shield_middleware(
@@ -510,6 +518,12 @@ async def add_note(request: web.Request) -> web.Response:
     return web.json_response({"noted": await request.text()})
 
 
+@routes.post("/labels")
+@with_middlewares(body_limit_middleware(10))
+async def add_label(request: web.Request) -> web.Response:
+    return web.json_response({"label": await request.text()})
+
+
 @routes.get("/admin")
 async def admin(request: web.Request) -> web.Response:
     return web.json_response({"user": get_user(request)})
@@ -603,6 +617,11 @@ async def add_invoice(request: web.Request) -> web.Response:
 async def novel(request: web.Request) -> web.Response:
     line = "All work and no play makes Jack a dull boy.\n"
     return web.Response(text=line * 500)
+
+
+@routes.get("/stock")
+async def stock(request: web.Request) -> web.Response:
+    return web.json_response({"apples": 3})
 
 
 # Sessions

@@ -26,7 +26,12 @@ TASKS = {
         "https_redirect",
         "trusted_host",
     ],
-    "Security": ["security_headers", "csrf", "early_data"],
+    "Security": [
+        "security_headers",
+        "response_headers",
+        "csrf",
+        "early_data",
+    ],
     "Who is asking": [
         "session",
         "sign_in",
@@ -35,7 +40,7 @@ TASKS = {
         "api_key",
     ],
     "Load": ["rate_limit", "concurrency_limit"],
-    "Bodies and caches": ["body_limit", "compression"],
+    "Bodies and caches": ["body_limit", "compression", "etag"],
     "Seeing what happens": [
         "request_id",
         "access_log",
@@ -62,6 +67,7 @@ MIDDLEWARES = {
     "https_redirect": "Sends visitors who come by plain HTTP to HTTPS.",
     "security_headers": "Sets the headers by which browsers protect visitors, "
     "on every answer.",
+    "response_headers": "Sets headers of your own on every answer.",
     "csrf": "Refuses what the pages of other sites make a browser send.",
     "early_data": "Refuses requests that somebody may have recorded and sent "
     "again (RFC 8470).",
@@ -77,6 +83,7 @@ MIDDLEWARES = {
     "api_key": "Asks for a key in a header, for a few known programs.",
     "compression": "Sends answers with zstd, brotli or gzip, as the client "
     "accepts it.",
+    "etag": "Tells a client that has an answer already that it is the same.",
     "session": "Remembers a visitor in a signed cookie; the way to it is "
     "aiohttp-session's.",
     "sign_in": "Has visitors sign in with GitHub or OpenID Connect. The "
@@ -525,6 +532,14 @@ def scenarios(page: str) -> list[Scenario]:
             relay=True,
         ),
         Scenario(
+            "response_headers",
+            "A stream that no search engine should list",
+            "The header is on streams and errors, too.",
+            'response_headers_middleware({"X-Robots-Tag": "noindex"})',
+            "/ticks/1",
+            {"status": "200", "X-Robots-Tag": "noindex"},
+        ),
+        Scenario(
             "csrf",
             "A form of another site",
             "What a browser sends when a page of a stranger posts a form to "
@@ -580,6 +595,19 @@ def scenarios(page: str) -> list[Scenario]:
             },
             method="POST",
             data="This note is too long. " * 7,
+        ),
+        Scenario(
+            "body_limit",
+            "A label that is too long",
+            "It stands around this one handler: labels have 10 bytes.",
+            "@with_middlewares(body_limit_middleware(10))",
+            "/labels",
+            {
+                "status": "413",
+                "body": '{"detail": "The body is larger than 10 bytes"}',
+            },
+            method="POST",
+            data="a long label",
         ),
         Scenario(
             "rate_limit",
@@ -743,6 +771,16 @@ def scenarios(page: str) -> list[Scenario]:
                 "Content-Encoding": "*",
                 "body": "data: 1 of 4*data: 4 of 4*",
             },
+        ),
+        Scenario(
+            "etag",
+            "The same as before",
+            "The browser has this answer already, and says which: it is told "
+            "so, and nothing is sent again.",
+            'etag_middleware() … web.json_response({"apples": 3})',
+            "/stock",
+            {"status": "304", "body": ""},
+            headers={"If-None-Match": 'W/"0a267b966616857847fdbc74a5ac0f2b"'},
         ),
         Scenario(
             "session",

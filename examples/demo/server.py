@@ -1,5 +1,6 @@
 """Run the API, the page and the provider."""
 
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -9,11 +10,14 @@ from typing import NamedTuple
 from aiohttp import web
 from yarl import URL
 
+from aiohttp_middlewares import check_stack
 from examples.demo.api import create_api
 from examples.demo.page import create_page
 from examples.demo.provider import provider
 
 HOST = "127.0.0.1"
+
+logger = logging.getLogger(__name__)
 
 
 class PortError(Exception):
@@ -44,6 +48,13 @@ async def running(page_port: int, api_port: int) -> AsyncIterator[Origins]:
             (create_api(*origins, issuer), api_socket),
             (create_page(*origins), page_socket),
         ):
+            for finding in check_stack(app):
+                logger.warning(
+                    "%s: %s. %s.",
+                    finding.where,
+                    finding.message,
+                    finding.remedy,
+                )
             runner = web.AppRunner(
                 app,
                 access_log=None,

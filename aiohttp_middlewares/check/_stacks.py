@@ -1,0 +1,118 @@
+"""Which middlewares a request passes: all the lists of an application."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from aiohttp import hdrs, web
+
+from aiohttp_middlewares._core.middleware import About
+
+
+class Listed(NamedTuple):
+    """A middleware in a list."""
+
+    middleware: Any
+    #: The factory of ours that has made it, or nothing.
+    name: str
+    options: Mapping[str, Any]
+
+
+class Stack(NamedTuple):
+    """All the middlewares that a request passes, outermost first."""
+
+    where: str
+    #: Those around it are in a stack of their own, too.
+    own: int
+    listed: tuple[Listed, ...]
+    #: The applications, outermost first.
+    apps: tuple[web.Application, ...]
+    #: The decorators of the handler that take a middleware.
+    needs: frozenset[str] = frozenset()
+
+    def places(self, *names: str) -> list[int]:
+        """Where those of some factories are; a lower place is further out."""
+        return [
+            place
+            for place, listed in enumerate(self.listed)
+            if listed.name in names
+        ]
+
+    def has(self, *names: str, outside_of: int | None = None) -> bool:
+        """Whether there is one, or may be: nobody knows what others' do."""
+        return bool(self.places(*names)) or any(
+            not listed.name for listed in self.listed[:outside_of]
+        )
+
+
+_EMPTY = Stack("", 0, (), ())
+
+
+def stacks_of(app: web.Application) -> Iterator[Stack]:
+    """That of the application, and then those further in."""
+    yield from _stacks(app, "the application", _EMPTY)
+
+
+def _stacks(app: web.Application, where: str, around: Stack) -> Iterator[Stack]:
+    stack = Stack(
+        where,
+        len(around.listed),
+        (*around.listed, *map(_listed, app.middlewares)),
+        (*around.apps, app),
+    )
+    yield stack
+    seen = set()
+    for resource in app.router.resources():
+        inner = resource.get_info().get("app")
+        if isinstance(inner, web.Application):
+            at = f"the sub-application at {resource.canonical}"
+            yield from _stacks(inner, at, stack)
+            continue
+        for route in resource:
+            if id(route.handler) not in seen:
+                seen.add(id(route.handler))
+                at = f"{route.method} {resource.canonical}"
+                yield from _around(route.handler, at, stack)
+
+
+def _around(handler: Any, where: str, stack: Stack) -> Iterator[Stack]:
+    """What a handler, a view or a method of one has around itself."""
+    own = getattr(handler, "__middlewares__", ())
+    inner = Stack(
+        where,
+        len(stack.listed),
+        (*stack.listed, *map(_listed, own)),
+        stack.apps,
+        getattr(handler, "__needs__", frozenset()),
+    )
+    if own or inner.needs:
+        yield inner
+    view = inspect.unwrap(handler)
+    if inspect.isclass(view):
+        path = where.partition(" ")[2]
+        for name in sorted(hdrs.METH_ALL):
+            method = getattr(view, name.lower(), None)
+            if method is not None:
+                yield from _around(method, f"{name} {path}", inner)
+
+
+def _listed(middleware: Any) -> Listed:
+    about = getattr(middleware, "__about__", None)
+    if isinstance(about, About):
+        return Listed(middleware, about.factory, about.options)
+    module = getattr(middleware, "__module__", None) or ""
+    # Those of aiohttp do nothing that anything of ours waits for.
+    theirs = "aiohttp" if module == "aiohttp.web_middlewares" else ""
+    return Listed(middleware, _misplaced(middleware) or theirs, {})
+
+
+#: In place of the name of a factory, for what never works in a list.
+NO_MIDDLEWARE = "no middleware"
+OF_CLIENT = "a middleware of clients"
+
+
+def _misplaced(middleware: Any) -> str:
+    module = getattr(middleware, "__module__", None) or ""
+    if module.startswith("aiohttp_middlewares.client."):
+        return OF_CLIENT
+    return NO_MIDDLEWARE if module.startswith("aiohttp_middlewares.") else ""
