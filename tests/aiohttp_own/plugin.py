@@ -75,6 +75,7 @@ def stack() -> list[Middleware]:
         ours.access_log_middleware(),
         ours.trusted_host_middleware(["*"]),
         ours.security_headers_middleware(),
+        ours.response_headers_middleware({"X-Served-By": "one"}),
         ours.cors_middleware(allow_all=True),
         ours.error_middleware(),
         ours.report_middleware(lambda err, request: None),
@@ -83,6 +84,7 @@ def stack() -> list[Middleware]:
         ours.concurrency_limit_middleware(EVERYBODY),
         ours.body_limit_middleware(LARGE),
         ours.compression_middleware(),
+        ours.etag_middleware(),
         ours.timeout_middleware(60),
         ours.shield_middleware(methods=["POST", "PUT", "PATCH", "DELETE"]),
         ours.session_middleware(KEY),
@@ -113,6 +115,7 @@ CONFIGURATIONS: dict[str, Callable[[], list[Middleware]]] = {
     "cors": lambda: [ours.cors_middleware(allow_all=True)],
     "csrf": lambda: [ours.csrf_middleware()],
     "early_data": lambda: [ours.early_data_middleware()],
+    "etag": lambda: [ours.etag_middleware()],
     "error": lambda: [ours.error_middleware()],
     "https": lambda: [forwarded("https"), ours.https_middleware()],
     "https_redirect": lambda: [
@@ -129,6 +132,9 @@ CONFIGURATIONS: dict[str, Callable[[], list[Middleware]]] = {
     "rate_limit": lambda: [ours.rate_limit_middleware(f"{EVERYBODY}/second")],
     "report": lambda: [ours.report_middleware(lambda err, request: None)],
     "request_id": lambda: [ours.request_id_middleware()],
+    "response_headers": lambda: [
+        ours.response_headers_middleware({"X-Served-By": "one"})
+    ],
     "security_headers": lambda: [ours.security_headers_middleware()],
     "server_timing": lambda: [
         ours.server_timing_middleware(emit=lambda timing: None, cpu=True)
