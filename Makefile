@@ -8,9 +8,9 @@ BIN := $(VENV)/bin
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo demo-check test coverage test-redis test-browser test-proxy \
-	fuzz soak soak-short format lint types docs record screenshots bench bench-client \
-	bench-limits bench-tokens bench-observability bench-instructions \
-	bench-compression clean
+	fuzz soak soak-short format lint types docs record screenshots bench \
+	bench-client bench-limits bench-tokens bench-observability \
+	bench-instructions bench-compression clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s%s\n", $$1, $$2}' \
@@ -36,6 +36,36 @@ test-browser: $(VENV)/.browser ## Run the tests that need Chromium
 
 test-proxy: $(VENV)/.test ## Run the tests that need nginx
 	$(BIN)/python -m pytest tests/proxy $(ARGS)
+
+.PHONY: test-next test-aiohttp
+
+# What aiohttp will be next, in an environment of its own.
+NEXT := $(VENV)-next
+
+test-next: $(VENV)/.package ## Run the tests on aiohttp's next pre-release, if any
+	@set -e; next=$$($(BIN)/python tests/next_release.py); \
+	if [ -z "$$next" ]; then \
+		echo "aiohttp has no pre-release that is newer than its releases"; \
+		exit; \
+	fi; \
+	test -x $(NEXT)/bin/python || $(PYTHON) -m venv $(NEXT); \
+	$(NEXT)/bin/python -m pip install -q --upgrade 'pip>=25.1'; \
+	$(NEXT)/bin/python -m pip install -q -e . --group test "aiohttp==$$next"; \
+	echo "aiohttp $$next"; \
+	$(NEXT)/bin/python -m pytest $(ARGS)
+
+# aiohttp's own tests have plugins that those here cannot be beside.
+OWN := $(VENV)-aiohttp
+
+test-aiohttp: $(OWN)/.done ## Run aiohttp's own tests behind ours; ARGS="--all"
+	$(OWN)/bin/python tests/aiohttp_own/run.py $(OWN)/source $(ARGS)
+
+$(OWN)/.done: $(VENV)/.package
+	test -x $(OWN)/bin/python || $(PYTHON) -m venv $(OWN)
+	$(OWN)/bin/python -m pip install -q --upgrade 'pip>=25.1'
+	$(OWN)/bin/python -m pip install -q -e . --group aiohttp-own \
+		$$($(BIN)/python -m pip freeze | grep -E '^aiohttp==')
+	@touch $@
 
 fuzz: $(VENV)/.test ## Have 100,000 hostile requests with the documented stack
 	FUZZ_REQUESTS=100000 $(BIN)/python -m pytest -s tests/test_hostile.py \
@@ -120,8 +150,8 @@ $(UPSTREAM)/.done: $(VENV)/.bench
 	@touch $@
 
 clean: ## Remove all that the other targets made
-	rm -rf $(VENV) $(UPSTREAM) $(PEERS) docs/_build .mypy_cache .pytest_cache .ruff_cache \
-		.hypothesis .coverage build dist
+	rm -rf $(VENV) $(UPSTREAM) $(PEERS) $(NEXT) $(OWN) docs/_build \
+		.mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment. It is made anew only by `make clean`; what is in it

@@ -135,7 +135,7 @@ import random
 import re
 import sys
 from collections.abc import ItemsView, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -484,7 +484,10 @@ class _Traced:
             span.set_attributes(told)
             if server.response_headers and outcome.headers is not None:
                 span.set_attributes(
-                    headers_told(server.response_headers, outcome.headers)
+                    headers_told(
+                        server.response_headers,
+                        partial(outcome.headers.getall, default=()),
+                    )
                 )
             if error is not None and outcome.is_sent:
                 span.set_status(server.telemetry.error_status)
@@ -554,7 +557,7 @@ class _Asked(Mapping[str, Any]):
         if agent is not None:
             told["user_agent.original"] = storable(agent)
         if self._headers:
-            told.update(headers_told(self._headers, headers))
+            told.update(headers_told(self._headers, partial(lines, request)))
         return told
 
     def __getitem__(self, name: str) -> Any:

@@ -26,6 +26,16 @@ def stored(request: web.Request, key: Any, default: Any = None) -> Any:
         return request.get(key, default)
 
 
+def share(request: web.Request, clone: web.Request) -> None:
+    """Have what is stored in the one seen in the other.
+
+    Without the private attribute the clone has a copy.
+    """
+    state = getattr(request, "_state", None)
+    if state is not None:
+        clone._state = state
+
+
 #: Where the error is while an error handler runs: ``request[key]``. A
 #: ``web.RequestKey`` where aiohttp has it (3.14), a string before.
 REQUEST_ERROR_KEY = request_key("error", Exception)

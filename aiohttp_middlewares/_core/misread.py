@@ -4,6 +4,8 @@ from types import FrameType
 
 from aiohttp import BodyPartReader, MultipartReader, web
 
+from aiohttp_middlewares._core.requests import read_so_far
+
 #: What reads a request, or a part of it, when a handler asks for that.
 _OF_REQUEST = frozenset(
     (
@@ -93,10 +95,10 @@ def _asks_wrongly(
     """
     owner = frame.f_locals.get("self")
     if isinstance(owner, web.BaseRequest):
-        empty = getattr(owner, "_read_bytes", None) == b""
+        empty = read_so_far(owner) == b""
         return empty and owner.content.total_bytes > 0
     if isinstance(owner, MultipartReader):
-        return bool(getattr(request, "_read_bytes", None))
+        return bool(read_so_far(request))
     if isinstance(err, LookupError) and isinstance(owner, BodyPartReader):
         sent = owner.headers.get("Content-Type", "").lower()
         charset = frame.f_locals.get("encoding")

@@ -22,11 +22,12 @@ from aiohttp_middlewares._core.grammar.networks import (
     PeerCollection,
     parse_address,
 )
+from aiohttp_middlewares._core.keys import share
 from aiohttp_middlewares.annotations import Handler
 
 
 class WithHeaders(Protocol):
-    """As much of a request as its headers."""
+    """A request, or as much of it as its headers; of others an answer."""
 
     @property
     def headers(self) -> Mapping[str, str]: ...
@@ -162,11 +163,13 @@ def cloned(request: web.Request, **changes: Any) -> web.Request:
         kept["rel_url"] = request.rel_url if request.path else URL("/")
         if parse_authority(text) is None:
             raise ValueError("the host of the target is malformed")
-    elif hdrs.HOST in request.headers or "host" in request._cache:
+    elif hdrs.HOST in request.headers or "host" in getattr(
+        request, "_cache", ()
+    ):
         # Of a request that names none aiohttp may ask the name server.
         kept["host"] = request.host
     clone = request.clone(**(kept | changes))
-    clone._state = request._state
+    share(request, clone)
     return clone
 
 
@@ -194,14 +197,24 @@ async def go_on(
     try:
         return await handler(clone)
     finally:
-        if clone._post is not None:
+        # Private, all three, and done without where they are gone.
+        form = getattr(clone, "_post", None)
+        if form is not None:
             # So that the files of a form are closed.
-            request._post = clone._post
-        if clone._read_bytes is not None:
+            request._post = form
+        read = read_so_far(clone)
+        if read is not None:
             # So that it can be read again outside.
-            request._read_bytes = clone._read_bytes
-        # So that clone and task do not wait for the garbage collector.
-        clone._task = None  # type: ignore[assignment]
+            request._read_bytes = read
+        if hasattr(clone, "_task"):
+            # So that clone and task do not wait for the garbage collector.
+            clone._task = None  # type: ignore[assignment]
+
+
+def read_so_far(request: web.BaseRequest) -> bytes | None:
+    """The body, if it was read as a whole, and if aiohttp tells."""
+    found: bytes | None = getattr(request, "_read_bytes", None)
+    return found
 
 
 def warn_once(logger: logging.Logger, message: str) -> Callable[[], None]:

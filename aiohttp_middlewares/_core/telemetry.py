@@ -7,6 +7,7 @@ is imported here and nowhere else; without an SDK it does next to nothing.
 import logging
 import os
 import traceback
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, Protocol, TypeAlias
 
@@ -198,11 +199,13 @@ def redacted(query: str) -> str:
     return storable(strike_out(query, REDACTED, show=True))
 
 
-def headers_told(names: Captured, headers: Any) -> dict[str, list[str]]:
+def headers_told(
+    names: Captured, lines_of: Callable[[str], Sequence[str]]
+) -> dict[str, list[str]]:
     return {
-        attribute: [storable(value) for value in headers.getall(name)]
+        attribute: [storable(line) for line in found]
         for name, attribute in names
-        if name in headers
+        if (found := lines_of(name))
     }
 
 

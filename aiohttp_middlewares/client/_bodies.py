@@ -8,6 +8,8 @@ from typing import Any
 import aiohttp
 from aiohttp import ClientRequest, ClientResponse, hdrs, payload
 
+from aiohttp_middlewares._core.payloads import value_of
+from aiohttp_middlewares._core.requests import lines
 from aiohttp_middlewares.client._timeouts import (
     TimeIsUp,
     time_limit,
@@ -47,7 +49,7 @@ def _can_rewind(body: payload.Payload) -> bool:
         return (
             hasattr(body, "_set_or_restore_start_position")
             and body.size is not None
-            and _is_seekable(getattr(body, "_value", None))
+            and _is_seekable(value_of(body))
         )
     return False
 
@@ -70,7 +72,7 @@ def prepare_again(req: ClientRequest) -> None:
         raise asyncio.TimeoutError
     if hdrs.EXPECT in req.headers:
         # The wait for "100 Continue" ended with the first attempt.
-        _method(req, "update_expect_continue")()
+        _method(req, "_update_expect_continue")()
 
 
 def keep_cookies(req: ClientRequest, response: ClientResponse) -> None:
@@ -89,7 +91,7 @@ def keep_cookies(req: ClientRequest, response: ClientResponse) -> None:
     if update is None:
         jar.update_cookies(set_here, response.url)
     else:
-        update(response.headers.getall(hdrs.SET_COOKIE, ()), response.url)
+        update(lines(response, hdrs.SET_COOKIE), response.url)
     kept = jar.filter_cookies(req.url)
     _leave_out(
         req,
@@ -100,7 +102,7 @@ def keep_cookies(req: ClientRequest, response: ClientResponse) -> None:
         },
     )
     # The others are there already, or the caller left them out.
-    _method(req, "update_cookies")(
+    _method(req, "_update_cookies")(
         {name: kept[name] for name in set_here if name in kept}
     )
 
@@ -121,7 +123,7 @@ def _leave_out(req: ClientRequest, pairs: Collection[str]) -> None:
 
 def _method(req: ClientRequest, name: str) -> Any:
     """Public in aiohttp 3, private from 4 on."""
-    return getattr(req, name, None) or getattr(req, f"_{name}")
+    return getattr(req, name[1:], None) or getattr(req, name)
 
 
 @contextmanager

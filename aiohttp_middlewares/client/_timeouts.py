@@ -136,14 +136,21 @@ def is_timeout(req: ClientRequest, error: BaseException) -> bool:
 
 def total_has_struck(req: ClientRequest) -> bool:
     """Whether aiohttp's total timeout for the request is over."""
-    # Private until aiohttp has a public way to ask.
-    check = getattr(getattr(req, "_timer", None), "assert_timeout", None)
+    check = getattr(timer_of(req), "assert_timeout", None)
     if check is not None:
         try:
             check()
         except asyncio.TimeoutError:
             return True
     return False
+
+
+def timer_of(req: ClientRequest) -> Any:
+    """That of aiohttp's total timeout, which belongs to one call alone.
+
+    Private until aiohttp has a public way to ask: ``None`` where it is not.
+    """
+    return getattr(req, "_timer", None)
 
 
 def is_cancelled() -> bool:

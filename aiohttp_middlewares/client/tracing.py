@@ -86,6 +86,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -98,7 +99,7 @@ from aiohttp import (
 from yarl import URL
 
 from aiohttp_middlewares._core.grammar.fields import TOKEN
-from aiohttp_middlewares._core.requests import warn_once
+from aiohttp_middlewares._core.requests import lines, warn_once
 from aiohttp_middlewares._core.telemetry import (
     ERROR,
     METHOD,
@@ -118,6 +119,7 @@ from aiohttp_middlewares._core.telemetry import (
 from aiohttp_middlewares.annotations import StrCollection
 from aiohttp_middlewares.client._origins import origin_of, parse_origins
 from aiohttp_middlewares.client._redact import error_name, redact_url
+from aiohttp_middlewares.client._timeouts import timer_of
 
 __all__ = ("tracing_middleware",)
 
@@ -263,7 +265,8 @@ def _times_sent(req: ClientRequest) -> int:
     only thing that all of these share; it is private, and without it only
     what a middleware sends again is known.
     """
-    call = getattr(req, "_timer", req)
+    timer = timer_of(req)
+    call = req if timer is None else timer
     times = 0
     others = []
     for known in _CALLS.get():
@@ -342,7 +345,12 @@ class _Traced:
         if times := _times_sent(req):
             attributes["http.request.resend_count"] = times
         if client.request_headers:
-            attributes.update(headers_told(client.request_headers, req.headers))
+            attributes.update(
+                headers_told(
+                    client.request_headers,
+                    partial(req.headers.getall, default=()),
+                )
+            )
         self.span = client.telemetry.tracer.start_span(
             name, context=context, kind=client.kind, attributes=attributes
         )
@@ -389,7 +397,9 @@ class _Traced:
             span.set_attributes(told)
             if client.response_headers and response is not None:
                 span.set_attributes(
-                    headers_told(client.response_headers, response.headers)
+                    headers_told(
+                        client.response_headers, partial(lines, response)
+                    )
                 )
             if failed:
                 span.set_status(client.telemetry.error_status)

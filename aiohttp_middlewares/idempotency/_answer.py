@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 from aiohttp.payload import BytesPayload
 from multidict import CIMultiDict, istr
 
+from aiohttp_middlewares._core.payloads import value_of
 from aiohttp_middlewares._core.statuses import attribute
 
 REPLAYED = istr("Idempotent-Replayed")
@@ -55,7 +56,8 @@ class Answer(NamedTuple):
             return None
         body = response.body
         if isinstance(body, BytesPayload):  # of a text or a memoryview
-            body = bytes(body._value)
+            value = value_of(body)
+            body = body if value is None else bytes(value)
         if body is not None and (
             not isinstance(body, bytes | bytearray) or len(body) > limit
         ):
@@ -78,7 +80,16 @@ class Answer(NamedTuple):
 
     @classmethod
     def of_raised(cls, exc: web.HTTPException, limit: int) -> "Answer | None":
-        found = cls.of(exc, limit)
+        answer: object = exc
+        if not isinstance(answer, web.Response):
+            # From aiohttp 4 on it makes one of it.
+            answer = web.Response(
+                status=exc.status,
+                reason=exc.reason,
+                text=exc.text,
+                headers=exc.headers,
+            )
+        found = cls.of(answer, limit)
         if found is None:
             return None
         return found._replace(raised=json.dumps(_shown(exc)))
@@ -107,8 +118,16 @@ class Answer(NamedTuple):
         kind = _class_of(self.status)
         # Not by its own __init__, of which each may take other arguments.
         exc: Any = kind.__new__(kind)
-        web.HTTPException.__init__(exc, reason=self.reason)
-        exc.body = self.body
+        if issubclass(kind, web.Response):
+            web.HTTPException.__init__(exc, reason=self.reason)
+            exc.body = self.body
+        else:  # from aiohttp 4 on
+            text = None
+            if self.body is not None:
+                text = web.Response(
+                    body=self.body, headers=CIMultiDict(self.headers)
+                ).text
+            web.HTTPException.__init__(exc, reason=self.reason, text=text)
         exc.headers.clear()
         exc.headers.extend(self.headers)
         if hdrs.LOCATION in exc.headers:

@@ -1,5 +1,6 @@
 """The body of a request, read before its handler reads it."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,12 @@ async def read_ahead(
 
 def _put_back(content: Any, body: bytes) -> None:
     """As ``content.unread_data()``, which warns whoever calls it."""
+    names = ("_buffer", "_size", "_cursor")
+    if not all(hasattr(content, name) for name in names):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            content.unread_data(body)
+        return
     for start in range(0, len(body), _PIECE):
         content._buffer.append(body[start : start + _PIECE])
     content._size += len(body)

@@ -135,6 +135,11 @@ class RedisCounter:
             if _digest(source) != KNOWN[name]:
                 return None
             sources[name] = source.decode()
+        if strategy == "sliding-window" and not (
+            hasattr(storage, "_previous_window_key")
+            and hasattr(storage, "_current_window_key")
+        ):
+            return None
         script = _SCRIPT.format(functions=functions.format(**sources))
         return cls(storage, script, strategy)
 

@@ -392,12 +392,20 @@ class _Visit:
             self.request = None
 
     async def save(self) -> None:
-        # There is no public way to ask a session whether it was changed;
-        # aiohttp-session's own middleware does the same.
         request, session = self.request, self.session
-        if request is None or session is None or not session._changed:
+        if request is None or session is None:
             return
-        session._changed = False  # also for a save that fails
+        # There is no public way to ask a session whether it was changed;
+        # aiohttp-session's own middleware does the same. Where it does not
+        # tell, it is saved with each answer.
+        changed = getattr(session, "_changed", None)
+        if changed is None:
+            if self.left:
+                return
+        elif changed:
+            session._changed = False  # also for a save that fails
+        else:
+            return
         sent = _cookies(request, self.storage)
         if session.new and session.empty and not sent:
             return  # such as a logout of nobody

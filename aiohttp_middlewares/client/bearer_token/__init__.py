@@ -116,6 +116,7 @@ from aiohttp import (
 from yarl import URL
 
 from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core.requests import lines
 from aiohttp_middlewares.client._bodies import (
     discard,
     is_replayable,
@@ -344,7 +345,7 @@ class BearerTokenMiddleware:
     def _may_help(self, response: ClientResponse, generation: int) -> bool:
         """Whether a new token may change the answer of the API."""
         # RFC 6750 3.1: one with a wider scope is not what a refresh brings.
-        challenges = response.headers.getall(hdrs.WWW_AUTHENTICATE, ())
+        challenges = lines(response, hdrs.WWW_AUTHENTICATE)
         if any(map(_INSUFFICIENT_SCOPE.search, challenges)):
             return False
         if generation != self._generation:

@@ -1,0 +1,43 @@
+"""Where aiohttp's own tests come out otherwise, and why that is right.
+
+Names of tests, the configurations of ``plugin.py``, and the reason.
+"""
+
+DIFFERENCES = [
+    (
+        "test_raw_headers test_empty_header_values",
+        "stack cors security_headers session request_id server_timing",
+        "all headers of an answer are compared with a list",
+    ),
+    (
+        "test_max_headers_*",
+        "stack security_headers",
+        "ten headers more are over the client's limit of the test",
+    ),
+    (
+        "test_absolute_form_target_does_not_spoof_scheme",
+        "https https_redirect",
+        "the stand-in for a proxy says that the visitor came by HTTPS",
+    ),
+    (
+        "test_drop_duplicate_auth_headers_on_redirect_to_other_host",
+        "stack bearer_auth",
+        "two lines of Authorization are refused",
+    ),
+    (
+        "test_app_max_client_size test_app_max_client_size_adjusted "
+        "test_post_max_client_size* test_multipart_client_max_size",
+        "stack body_limit",
+        "the limit takes the place of client_max_size",
+    ),
+    (
+        "test_response_with_file* test_response_with_payload_disp",
+        "stack compression",
+        "what is compressed on its way has no Content-Length",
+    ),
+    (
+        "test_static_file_if_none_match_weak",
+        "stack compression",
+        "what is compressed has a weak ETag",
+    ),
+]
