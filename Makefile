@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-check test test-redis test-browser test-proxy fuzz soak \
-	soak-short lint types docs screenshots bench bench-client bench-limits bench-tokens \
-	bench-observability bench-instructions bench-compression clean
+.PHONY: help demo demo-check test coverage test-redis test-browser test-proxy \
+	fuzz soak soak-short format lint types docs record screenshots bench \
+	bench-client bench-limits bench-tokens bench-observability \
+	bench-instructions bench-compression clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s%s\n", $$1, $$2}' \
@@ -23,6 +24,9 @@ demo-check: $(VENV)/.demo ## Run the scenarios of the demo and check them
 
 test: $(VENV)/.test ## Run the tests; ARGS="-k cors" goes on to pytest
 	$(BIN)/python -m pytest $(ARGS)
+
+coverage: $(VENV)/.test ## Run the tests and list the lines that they never reach
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 test-redis: $(VENV)/.test ## Run only the tests that need redis-server
 	$(BIN)/python -m pytest -m redis $(ARGS)
@@ -73,18 +77,31 @@ soak: $(VENV)/.test ## Load a server for a minute and look what is left
 soak-short: $(VENV)/.test ## The same in ten seconds
 	SOAK_SECONDS=10 $(BIN)/python -m pytest -s tests/soak $(ARGS)
 
+format: $(VENV)/.lint ## Mend the style of the code, as far as that can be done
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
 lint: $(VENV)/.lint ## Check the style of the code
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: $(VENV)/.types ## Check the types
+# Pyright, which editors have inside, finds the packages by the first Python.
+PYRIGHT := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright
+
+types: $(VENV)/.types ## Check the types, also as those see them who use them
 	$(BIN)/mypy
+	$(PYRIGHT)
+	$(PYRIGHT) --verifytypes aiohttp_middlewares --ignoreexternal
 
 docs: $(VENV)/.docs ## Build the documentation into docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 screenshots: $(VENV)/.browser ## Take the pictures of the demo for the docs
 	PYTHONPATH=. $(BIN)/python docs/record_demo.py $(ARGS)
+
+# That these files show what the example does, the tests see to.
+record: $(VENV)/.bench ## Record anew what how-to/observability shows
+	$(BIN)/python docs/record_observability.py
 
 # Upstream stands beside, in an environment of its own, with what others use.
 UPSTREAM := $(VENV)-upstream
@@ -133,8 +150,8 @@ $(UPSTREAM)/.done: $(VENV)/.bench
 	@touch $@
 
 clean: ## Remove all that the other targets made
-	rm -rf $(VENV) $(UPSTREAM) $(PEERS) $(NEXT) $(OWN) docs/_build .mypy_cache .pytest_cache .ruff_cache \
-		.hypothesis build dist
+	rm -rf $(VENV) $(UPSTREAM) $(PEERS) $(NEXT) $(OWN) docs/_build \
+		.mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment. It is made anew only by `make clean`; what is in it

@@ -185,9 +185,12 @@ def _referer(sent: str | None) -> str | None:
     url = sent.partition("?")[0].partition("#")[0]
     if "@" in url:
         url = _USERINFO.sub(r"\1", url)
+        # What is left may have become another authority.
+        url = _IN_AUTHORITY.sub(r"\1", url)
     text: str = shown(url, PATH_LIMIT)
     return text
 
 
 # What is before an "@" in the first part that can be an authority.
 _USERINFO = re.compile(r"\A((?:[^/@]+/+|//+)?)[^/]*@")
+_IN_AUTHORITY = re.compile(r"\A((?:[^/@]*:)?//+)[^/]*@")

@@ -124,20 +124,23 @@ def response_headers_middleware(
     if isinstance(headers, Mapping):
         fixed = _Fixed(f"{what} headers", headers)
 
-        def decorate(request: web.Request) -> None:
+        def add(request: web.Request) -> None:
             sending.before_sending(request, fixed)
 
+        decorate = add
     else:
         if not callable(headers):
             should = "a mapping of names to values, or a function"
             options.refuse(TypeError, f"{what} headers", should, headers)
         change = options.function(f"{what} headers", headers, awaited=False)
 
-        def decorate(request: web.Request) -> None:
+        def call(request: web.Request) -> None:
             calling = _Calling(change, request)
             sending.before_sending(request, guarded(calling))
             if not outcome_of(request).observe(calling, calling.end):
                 calling.request = None  # somebody else has answered
+
+        decorate = call
 
     ignored = exemption(f"{what} ignore", ignore)
 

@@ -45,6 +45,14 @@ def main() -> None:
     options.add_argument(
         "--list", action="store_true", help="the documented list, in parts"
     )
+    options.add_argument(
+        "--public", action="store_true", help="a public API's, in parts"
+    )
+    options.add_argument(
+        "--processor",
+        action="store_true",
+        help="lists by the least processor time: on a busy machine",
+    )
     options.add_argument("--save", action="store_true")
     given = options.parse_args()
     pythons = {"ours": sys.executable, "upstream": given.upstream}
@@ -52,12 +60,22 @@ def main() -> None:
     if given.instructions:
         show("instructions", *instructions(pythons))
         return
-    if given.list:
-        if (table := the_list(given.seconds, given.processes)) is not None:
-            show("the documented list", *table)
-            if given.save:
-                version = "{}.{}".format(*sys.version_info)
-                write(f"performance-list-{version}.csv", table)
+    if given.list or given.public:
+        if shutil.which("wrk") is None:
+            print("the lists: not run, as there is no wrk", end="\n\n")
+            return
+        version = "{}.{}".format(*sys.version_info)
+        for name, rows, wanted in (
+            ("list", the_list(), given.list),
+            ("public", public_api(), given.public),
+        ):
+            if wanted:
+                table = in_parts(
+                    rows, given.seconds, given.processes, given.processor
+                )
+                show(f"the {name}, in parts", *table)
+                if given.save:
+                    write(f"performance-{name}-{version}.csv", table)
         return
     cases = in_process(pythons, given.rounds, given.processes)
     show("nanoseconds over a bare handler", *cases)
@@ -243,11 +261,47 @@ LISTED = (
 )
 
 
-def the_list(seconds: int, rounds: int) -> Table | None:
-    """Microseconds of a request over that of a bare server, by parts."""
-    if shutil.which("wrk") is None:
-        print("the list: not run, as there is no wrk", end="\n\n")
-        return None
+#: Those of ``cases.public_api()``. The first three count and tell of what
+#: there is a package for.
+PUBLIC = (
+    "access_log",
+    "metrics",
+    "rate_limit",
+    "request_id",
+    "proxy_headers",
+    "trusted_host",
+    "security_headers",
+    "cors",
+    "error",
+    "body_limit",
+    "compression",
+    "timeout",
+    "shield",
+    "session",
+    "csrf",
+)
+
+
+def public_api() -> list[Row]:
+    def but(*names: str) -> list[str]:
+        return ["public API", "--without", *names]
+
+    rows: list[Row] = [
+        ("bare", ["bare"], PLAIN),
+        ("bare, with aiohttp's access log", ["aiohttp's access log"], PLAIN),
+        ("the calls of three packages alone", ["packages"], PLAIN),
+        ("fifteen empty", ["fifteen empty"], PLAIN),
+        ("all fifteen", ["public API"], PLAIN),
+    ]
+    rows += [(f"all but {name}", but(name), PLAIN) for name in PUBLIC]
+    rows += [
+        ("all but these two: access_log, metrics", but(*PUBLIC[:2]), PLAIN),
+        ("all but these three: and rate_limit", but(*PUBLIC[:3]), PLAIN),
+    ]
+    return rows
+
+
+def the_list() -> list[Row]:
     # The bare server of each kind of request comes before what stands on it.
     rows: list[Row] = [
         ("bare", ["bare"], PLAIN),
@@ -256,7 +310,7 @@ def the_list(seconds: int, rounds: int) -> Table | None:
         ("the five", ["five"], PLAIN),
     ]
     rows += [
-        (f"all but {name}", ["documented", f"--without={name}"], PLAIN)
+        (f"all but {name}", ["documented", "--without", name], PLAIN)
         for name in LISTED
     ]
     rows += [(name, [name], PLAIN) for name in ALONE]
@@ -273,28 +327,74 @@ def the_list(seconds: int, rounds: int) -> Table | None:
             )
             for stack in ("aiohttp-session", "session", "documented")
         ]
-    rates: dict[str, list[float]] = {}
+    return rows
+
+
+def in_parts(
+    rows: list[Row], seconds: int, rounds: int, by_processor: bool
+) -> Table:
+    """Microseconds of a request over that of a bare server, by parts."""
+    times: dict[str, list[float]] = {}
     with spinning():
         for _ in range(rounds):
             for name, arguments, fields in rows:
-                with served(sys.executable, *arguments) as port:
+                with serving(sys.executable, *arguments) as (server, port):
                     load(port, "GET", 1, fields)
+                    before = processor_time(server.pid)
                     rate = load(port, "GET", seconds, fields)
-                    rates.setdefault(name, []).append(rate)
+                    took = 1.0
+                    if by_processor:
+                        took = processor_time(server.pid) - before
+                        took /= seconds
+                    times.setdefault(name, []).append(took * 1e6 / rate)
     table = []
-    base = 0.0
+    base = whole = 0.0
+    # What else runs only ever adds to the processor time.
+    average = min if by_processor else median
     for name, _, _ in rows:
-        took = 1e6 / median(rates[name])
-        if name.startswith(("bare", "aiohttp-session")):
+        took = average(times[name])
+        if name in BASES:
             base = took
+        elif name.startswith("all ") and "but" not in name:
+            whole = took
+        part = f"{whole - took:.1f}" if "all but" in name else ""
         table.append(
-            [name, f"{took:.1f}", f"{took - base:.1f}", f"{base / took:.2f}"]
+            [
+                name,
+                f"{took:.1f}",
+                f"{took - base:.1f}",
+                f"{base / took:.2f}",
+                part,
+            ]
         )
-    return ["server", "µs a request", "over its base", "share"], table
+    return ["server", "µs a request", "over its base", "share", "part"], table
+
+
+#: What the others are compared with, up to the next of these.
+BASES = (
+    "bare",
+    "bare, 10 kB, Origin",
+    "aiohttp-session, read",
+    "aiohttp-session, changed",
+)
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that a process has had until now."""
+    stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
 def served(python: str, *arguments: str) -> Iterator[int]:
+    with serving(python, *arguments) as (_, port):
+        yield port
+
+
+@contextmanager
+def serving(
+    python: str, *arguments: str
+) -> Iterator[tuple["subprocess.Popen[str]", int]]:
     server = subprocess.Popen(
         [python, "-B", str(HERE / "server.py"), *arguments],
         stdout=subprocess.PIPE,
@@ -302,7 +402,7 @@ def served(python: str, *arguments: str) -> Iterator[int]:
     )
     try:
         assert server.stdout is not None
-        yield int(server.stdout.readline())
+        yield server, int(server.stdout.readline())
     finally:
         server.terminate()
         server.wait()

@@ -107,6 +107,30 @@ def documented() -> list[Any]:
     ]
 
 
+def public_api() -> list[Any]:
+    """What an API that anybody may ask uses, as docs/how-to/order.rst has it.
+
+    The limit is never reached, and nobody asks for the session.
+    """
+    return [
+        package.request_id_middleware(),
+        package.proxy_headers_middleware(trusted=["127.0.0.1"]),
+        package.metrics_middleware(),
+        package.access_log_middleware(),
+        package.trusted_host_middleware([BROWSER["Host"]]),
+        package.security_headers_middleware(),
+        package.cors_middleware(origins=[ORIGIN]),
+        package.error_middleware(),
+        package.rate_limit_middleware("1000000/second"),
+        package.body_limit_middleware(2**20),
+        package.compression_middleware(),
+        package.timeout_middleware(29.5),
+        package.shield_middleware(methods=package.NON_IDEMPOTENT_METHODS),
+        package.session_middleware("0123456789abcdef0123456789abcdef"),
+        package.csrf_middleware(ignore={"/api/items": "POST"}),
+    ]
+
+
 def paths(count: int) -> list[str]:
     return [f"/other/{number}" for number in range(count)]
 

@@ -5,11 +5,11 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from aiohttp import web
-from cases import ORIGIN, answer, documented, empty, five
+from cases import ORIGIN, answer, documented, empty, five, public_api
 
 import aiohttp_middlewares as package
 
@@ -26,12 +26,47 @@ def their_sessions() -> list[Any]:
     return [aiohttp_session.session_middleware(storage)]
 
 
+def packages() -> list[Any]:
+    """What three of the public API's do in other packages, by itself.
+
+    One record, six calls of prometheus-client, one of limits: nobody who logs,
+    measures and limits with these pays less.
+    """
+    import limits.aio.strategies
+    from metrics import six_calls
+
+    logger = logging.getLogger("aiohttp_middlewares.access_log")
+    window = limits.aio.strategies.SlidingWindowCounterRateLimiter(
+        limits.aio.storage.MemoryStorage()
+    )
+    limit = limits.parse("1000000/second")
+
+    @web.middleware
+    async def log(request: web.Request, handler: Any) -> web.StreamResponse:
+        response: web.StreamResponse = await handler(request)
+        logger.info(
+            "%s %s %d %d B %.3f s", request.method, request.path, 200, 2, 0.001
+        )
+        return response
+
+    @web.middleware
+    async def hit(request: web.Request, handler: Any) -> web.StreamResponse:
+        await window.hit(limit, request.remote or "")
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    return [six_calls(), log, hit]
+
+
 STACKS: dict[str, Callable[[], list[Any]]] = {
     "bare": list,
     "five empty": lambda: [empty] * 5,
     "five": five,
     "thirteen empty": lambda: [empty] * 13,
     "documented": documented,
+    "fifteen empty": lambda: [empty] * 15,
+    "public API": public_api,
+    "packages": packages,
     "session": sessions,
     "aiohttp-session": their_sessions,
     "request id": lambda: [package.request_id_middleware()],
@@ -76,7 +111,7 @@ HANDLERS = {"answer": answer, "large": large, "read": read, "changed": changed}
 
 
 async def application(
-    stack: str, handler: str = "answer", without: str | None = None
+    stack: str, handler: str = "answer", without: Collection[str] = ()
 ) -> web.Application:
     if stack == "aiohttp-remotes":
         import aiohttp_remotes  # type: ignore[import-not-found,unused-ignore]
@@ -87,12 +122,9 @@ async def application(
         )
     else:
         middlewares = STACKS[stack]()
-        if without is not None:
-            middlewares = [
-                each
-                for each in middlewares
-                if each.__name__ != without  # as its factory is called
-            ]
+        for name in without:  # as its factory is called
+            (gone,) = (each for each in middlewares if each.__name__ == name)
+            middlewares.remove(gone)
         app = web.Application(middlewares=middlewares)
     routes = [
         app.router.add_route(way, "/api/items", HANDLERS[handler])
@@ -115,7 +147,7 @@ async def main() -> None:
     options = argparse.ArgumentParser()
     options.add_argument("stack", choices=STACKS)
     options.add_argument("--handler", choices=HANDLERS, default="answer")
-    options.add_argument("--without")
+    options.add_argument("--without", nargs="*", default=())
     given = options.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

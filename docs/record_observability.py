@@ -1,8 +1,8 @@
 """Makes what how-to/observability.rst shows, by running its example.
 
-``python docs/record_observability.py`` writes the files beside the page. With
-``record FOLDER`` it writes what was seen into that folder and draws nothing;
-with ``draw`` it draws the trace that is there, the same picture each time.
+``make record`` writes the files beside the page. With ``record FOLDER`` it
+writes what was seen into that folder and draws nothing; with ``draw`` it draws
+the trace that is there, the same picture each time.
 """
 
 import asyncio

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from answers import KINDS, Kind, serve
 from garbage import no_more_than_without
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from live import Live, eventually, live
 from test_core_outcome import NEIGHBOURS, Seen
@@ -490,6 +490,7 @@ def hostile() -> Iterator[Hostile]:
         ("https://a.example/@me", "https://a.example/@me"),
         ("https://a.example/b?secret@c", "https://a.example/b"),
         ("/@me", "/@me"),
+        ("x@//u:p@a.example/b", "//a.example/b"),
         ("", ""),
         ("a\r\nb", r"a\r\nb"),
         ("\udce9", r"\udce9"),
@@ -501,6 +502,7 @@ def test_referer_is_told_without_secrets(sent: str, told: str) -> None:
 
 
 @given(st.text("ht:/@?#\\a é", max_size=40))
+@example("@//@")
 def test_no_referer_is_told_with_a_query_or_userinfo(sent: str) -> None:
     told = _referer(sent)
     assert told is not None

@@ -193,6 +193,20 @@ async def test_body_beyond_the_limit_is_refused_as_it_arrives(
         assert_refused(await raw(server, sent + sized(1)))
 
 
+@pytest.mark.parametrize("way", [lines, until])
+async def test_line_too_long_for_aiohttp_is_refused_by_the_limit_it_breaks(
+    aiohttp_server: AiohttpServer, caplog: pytest.LogCaptureFixture, way: Any
+) -> None:
+    line = b"x" * MEGABYTE
+    sent = in_chunks(line, f"/{way.__name__}", LAST, size=len(line))
+    server = await aiohttp_server(application())
+    assert_refused(await raw(server, sent))
+    assert caplog.records == []
+    # One that is within the limit is aiohttp's business.
+    server = await aiohttp_server(application(max_size=MEGABYTE))
+    assert head(await raw(server, sent)).status == 500
+
+
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_bomb_is_refused_as_it_inflates(
     aiohttp_server: AiohttpServer, way: Any

@@ -1007,6 +1007,7 @@ def test_what_is_no_canonical_address_is_not_permitted(text: str) -> None:
         ({"allow_hosts": ["http://a.example"]}, ValueError, "host names"),
         ({"allow_hosts": ["a.example:80"]}, ValueError, "host names"),
         ({"allow_hosts": ["a.example/x"]}, ValueError, "host names"),
+        ({"allow_hosts": ["[::1"]}, ValueError, "host names"),
         ({"deny_hosts": ["*"]}, ValueError, "host names"),
         ({"deny_hosts": ["*.0.0.1"]}, ValueError, "host names"),
         ({"deny_hosts": ["a.*.example"]}, ValueError, "host names"),

@@ -704,6 +704,7 @@ def test_status_as_a_string_is_refused_with_the_number() -> None:
             " did you mean ['GET', 'POST']?",
         ),
         ("", "a collection of HTTP methods, got ''"),
+        ([], "at least one HTTP method, got []"),
     ],
 )
 def test_method_that_is_none_is_refused(methods: Any, message: str) -> None:

@@ -105,6 +105,17 @@ async def test_debug_text_is_the_traceback(
     assert body.endswith("ValueError: <script>alert(1)</script>\n")
 
 
+async def test_debug_text_does_without_a_source_that_is_nowhere(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    made: dict[str, Any] = {}
+    exec("def fails(): raise ValueError('made')", made)
+    client = await aiohttp_client(debug_page(lambda: made["fails"]()))
+    answer = await ask(client, headers={"Accept": "text/plain"})
+    text = await answer.text()
+    assert '  File "<string>", line 1, in fails\nValueError: made' in text
+
+
 @pytest.mark.parametrize("accept", ["text/html", "text/plain", "*/*"])
 @pytest.mark.parametrize(
     "raised",

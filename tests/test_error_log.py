@@ -188,6 +188,20 @@ async def test_log_may_be_left_to_the_error_handlers(
     assert [r for r in caplog.records if r.name == LOGGER] == []
 
 
+@pytest.mark.parametrize("log", [True, False])
+async def test_redirect_to_the_login_page_is_logged_as_any_other_answer(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture, log: bool
+) -> None:
+    errors = error_middleware(
+        default_handler=raising(web.HTTPNotFound), log=log
+    )
+    caplog.set_level(logging.DEBUG, LOGGER)
+    client = await aiohttp_client(page(raising(ValueError), errors))
+    assert (await ask(client)).status == 404
+    found = [r.levelname for r in caplog.records if r.name == LOGGER]
+    assert found == (["INFO"] if log else [])
+
+
 async def test_get_error_response_logs_by_itself(
     aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
 ) -> None:

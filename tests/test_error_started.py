@@ -18,6 +18,8 @@ from raw import head, raw
 from aiohttp_middlewares import error_middleware, get_error_response
 from aiohttp_middlewares.annotations import Handler
 
+SERVER = "aiohttp.server"
+
 # Once a response has started
 # ===========================
 
@@ -160,6 +162,34 @@ async def test_late_error_that_aiohttp_does_not_name_is_logged_with_its_facts(
     assert record.getMessage() == "GET / failed after its response had started"
     extra: Any = record
     assert (extra.method, extra.path, extra.remote) == ("GET", "/", "127.0.0.1")
+
+
+async def test_late_error_is_logged_once_however_many_would_answer_it(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    raised = web.HTTPConflict()
+
+    async def late(request: web.Request) -> web.StreamResponse:
+        await in_chunks(request)
+        raise raised
+
+    @web.middleware
+    async def own(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Exception as err:
+            return await get_error_response(request, err)
+
+    client = await aiohttp_client(
+        page(late, own, error_middleware(), error_middleware())
+    )
+    received = await raw(client.server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert head(received).rest == b"4\r\na,b\n\r\n"
+    ours = [r.exc_info[1] for r in caplog.records if r.name == LOGGER]  # type: ignore[index]
+    assert ours == [raised]
+    (its,) = [r.exc_info[1] for r in caplog.records if r.name == SERVER]  # type: ignore[index]
+    assert its is not None
+    assert its.__cause__ is raised
 
 
 @pytest.mark.parametrize("log", [True, False])

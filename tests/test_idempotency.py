@@ -995,6 +995,20 @@ async def test_answer_of_just_the_limit_is_kept(site: Site, size: int) -> None:
     assert again.replayed == ["true"]
 
 
+async def test_raised_answer_beyond_the_limit_is_not_asked_for_twice(
+    site: Site,
+) -> None:
+    runs = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        runs.append(request.path)
+        raise web.HTTPUnprocessableEntity(text="x" * 1001)
+
+    client = await site.serve(handler, idempotency_middleware(max_body=1000))
+    assert [(await ask(client)).status for _ in range(3)] == [422, 409, 409]
+    assert len(runs) == 1
+
+
 @pytest.mark.parametrize("body", ["é" * 500, memoryview(b"ab" * 500).cast("H")])
 async def test_body_that_is_in_memory_in_another_way_is_kept(
     site: Site, body: Any

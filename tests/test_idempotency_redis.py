@@ -666,6 +666,28 @@ async def test_answer_goes_out_though_redis_went_away(
     await one.idle()
 
 
+async def test_failure_goes_out_though_redis_hangs_and_frees_the_key_later(
+    machines: Callable[..., Any], redis: Redis, redis_server: RedisServer
+) -> None:
+    one, other = await machines(timeout=0.2), await machines()
+
+    async def fails(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPBadGateway
+
+    one.handler = fails
+    first = asyncio.create_task(one.ask("/slow"))
+    await soon(one.going.wait())
+    with hanging(redis_server):
+        one.go_on.set()
+        assert (await first)[0] == 502
+        await one.idle()
+    assert (await one.ask(key="b"))[0] == 502
+    await one.idle()
+    assert await redis.keys() == []
+    assert await other.ask(body=b"x") == FIRST
+    await other.idle()
+
+
 async def test_redis_that_forgets_a_lock_has_it_back_when_it_is_renewed(
     machines: Callable[..., Any],
     redis: Redis,

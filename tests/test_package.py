@@ -245,6 +245,29 @@ def test_import_is_silent_and_leaves_the_client_alone() -> None:
     assert "aiohttp_middlewares.check._rules" not in modules
 
 
+#: What the package may load beside what ``aiohttp.web`` has loaded already.
+#: All of it is small, and of the standard library.
+LIGHT = {"concurrent", "dataclasses", "hmac", "queue", "secrets"}
+
+
+def test_import_loads_nothing_that_aiohttp_has_not() -> None:
+    code = (
+        "import sys, aiohttp.web; known = {*sys.modules}\n"
+        "import aiohttp_middlewares; print(*{*sys.modules} - known)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=True,
+        cwd=ROOT,
+        text=True,
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    # What begins with "_" is a part of another.
+    others = {name for name in loaded if not name.startswith("_")}
+    assert others - LIGHT == {"aiohttp_middlewares"}
+
+
 def test_changelog_begins_with_this_version() -> None:
     titles = re.findall(r"^(\S+)\n=+$", read(ROOT / "CHANGELOG.rst"), re.M)
     assert titles[:2] == ["Changelog", aiohttp_middlewares.__version__]
@@ -415,7 +438,7 @@ Text.
     [n for n in aiohttp_middlewares.__all__ if n.endswith("_middleware")],
 )
 def test_readme_and_order_know_every_middleware(factory: str) -> None:
-    assert f"   * - ``{factory}``\n" in read(ROOT / "README.rst")
+    assert f"   * - `{factory}`_\n" in read(ROOT / "README.rst")
     order = read(ROOT / "docs/how-to/order.rst")
     rows = re.findall(r"^   \* - (``.*)$", order, re.M)
     name = factory.removesuffix("_middleware")
@@ -478,7 +501,9 @@ def test_loggers_are_typed_and_nothing_of_aiohttp_warns(path: Path) -> None:
 def test_no_line_holds_a_path_of_a_machine() -> None:
     folders = ["aiohttp_middlewares", "tests", "docs", "examples", "benchmarks"]
     files = [path for name in folders for path in (ROOT / name).rglob("*")]
-    for pattern in (".ci/*", "*.rst", "*.toml", "Makefile", ".gitignore"):
+    for pattern in (".ci/*", ".github/**/*", ".*.yaml", ".editorconfig"):
+        files += ROOT.glob(pattern)
+    for pattern in ("*.rst", "*.toml", "Makefile", ".gitignore"):
         files += ROOT.glob(pattern)
     local = re.compile(rb"/(?:tmp|work|farm|root|home|Users)/[a-zA-Z]")
     found = [

@@ -13,6 +13,7 @@ import answers
 import http_sfv
 import limits
 import limits.aio.storage
+import limits.aio.strategies
 import limits.storage
 import pytest
 from aiohttp import ClientSession, UnixConnector, web
@@ -37,11 +38,12 @@ from aiohttp_middlewares.annotations import Handler, Middleware
 from aiohttp_middlewares.rate_limit import _bucket, _memory, rate_limit
 from aiohttp_middlewares.rate_limit._memory import (
     SWEEP_AFTER,
+    MemoryCounter,
     is_local,
     memory_storage,
 )
 from aiohttp_middlewares.rate_limit._outage import MOST_CONNECTIONS
-from aiohttp_middlewares.rate_limit._storage import STRATEGIES, counter_of
+from aiohttp_middlewares.rate_limit._storage import STRATEGIES
 from aiohttp_middlewares.rate_limit._windows import parsed, retry_after
 
 Client = TestClient[web.Request, web.Application]
@@ -399,11 +401,11 @@ def test_who_waits_so_long_gets_in_and_not_much_earlier(
     clock = Clock()
     found = parsed("test", limits.parse_many, text)
     most = min(limit.amount for limit in found)
-    counter = counter_of("test", memory_storage(), strategy)
+    counter = MemoryCounter(memory_storage(), strategy)
 
     async def ask(units: int) -> int:
         """0 where it passed, else after how many seconds to come again."""
-        fits, windows = await counter.count("bucket", found, units)
+        fits, windows = counter.count("bucket", found, units)
         for limit, window in zip(found, windows, strict=True):
             assert 0 <= window.used(limit) <= limit.amount
         return 0 if fits else retry_after(found, windows, units)
@@ -420,6 +422,38 @@ def test_who_waits_so_long_gets_in_and_not_much_earlier(
                     assert await ask(units)
                 clock.now = before + wait
                 assert not await ask(units)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(time, "time", clock)
+        asyncio.run(go())
+
+
+@settings(max_examples=300)
+@given(
+    strategy=st.sampled_from(sorted(STRATEGIES)),
+    # Windows that no division rounds.
+    text=st.sampled_from(["1/1 second", "3/8 second", "10/64 second"]),
+    steps=st.lists(
+        st.tuples(st.sampled_from([0, 1, 4, 8, 32]), st.integers(1, 3)),
+        max_size=60,
+    ),
+)
+def test_memory_lets_in_whom_that_of_limits_lets_in(
+    strategy: str, text: str, steps: list[tuple[int, int]]
+) -> None:
+    clock = Clock()
+    found = parsed("test", limits.parse_many, text)
+    ours = MemoryCounter(memory_storage(), strategy)
+    kind: Any = limits.aio.strategies.STRATEGIES[STRATEGIES[strategy]]
+    theirs = kind(limits.aio.storage.MemoryStorage())
+
+    async def go() -> None:
+        for eighths, units in steps:
+            clock.now += eighths / 8
+            if strategy == "fixed-window":
+                units = 1  # there theirs counts what is refused, too
+            fits, _ = ours.count("bucket", found, units)
+            assert fits == await theirs.hit(found[0].item, cost=units)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(time, "time", clock)
@@ -899,12 +933,12 @@ async def test_no_task_is_left_after_a_request(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-async def test_what_is_over_is_forgotten(strategy: str, clock: Clock) -> None:
+def test_what_is_over_is_forgotten(strategy: str, clock: Clock) -> None:
     storage = memory_storage()
-    counter = counter_of("test", storage, strategy)
+    counter = MemoryCounter(storage, strategy)
     found = parsed("test", limits.parse_many, "5/second")
     for number in range(SWEEP_AFTER * 5):
-        await counter.count(str(number), found, 3)
+        counter.count(str(number), found, 3)
         clock.now += 0.01
     size = len(storage.storage) + len(storage.events)
     assert size <= SWEEP_AFTER * 3
@@ -918,20 +952,20 @@ async def test_what_is_over_is_forgotten(strategy: str, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["fixed-window", "moving-window"])
-async def test_no_more_buckets_are_kept_than_so_many(
+def test_no_more_buckets_are_kept_than_so_many(
     strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_memory, "MOST_BUCKETS", 300)
     storage = memory_storage()
-    counter = counter_of("test", storage, strategy)
+    counter = MemoryCounter(storage, strategy)
     found = parsed("test", limits.parse_many, "5/day")
     for number in range(350):
-        await counter.count(str(number), found, 1)
+        counter.count(str(number), found, 1)
     storage.sweep()
     assert len(storage.expirations) + len(storage.events) == 300
-    fits, windows = await counter.count("349", found, 1)
+    fits, windows = counter.count("349", found, 1)
     assert (fits, windows[0].used(found[0])) == (True, 2)
-    fits, windows = await counter.count("0", found, 1)
+    fits, windows = counter.count("0", found, 1)
     assert (fits, windows[0].used(found[0])) == (True, 1)  # forgiven
 
 
@@ -1450,6 +1484,11 @@ def test_only_coroutine_functions_are_decorated(wrong: Any) -> None:
         wrong.close()
     with pytest.raises(TypeError, match="coroutine function"):
         rate_limit("5/minute")(wrong)
+
+
+async def test_decorated_function_is_asked_with_a_request() -> None:
+    with pytest.raises(TypeError, match="is for handlers"):
+        await rate_limit("5/minute")(hello)("no request")  # type: ignore[arg-type]
 
 
 async def test_wrong_arguments_of_a_check_are_refused(

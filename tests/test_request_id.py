@@ -3,7 +3,7 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
@@ -231,6 +231,16 @@ async def test_tasks_of_the_handler_and_clones_have_it_and_nobody_elses(
     await asyncio.gather(*(one(number) for number in range(50)))
 
 
+@pytest.fixture
+def filtered(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    identities = RequestIdFilter()
+    caplog.handler.addFilter(identities)
+    yield
+    # pytest has one handler for all tests.
+    caplog.handler.removeFilter(identities)
+
+
+@pytest.mark.usefixtures("filtered")
 async def test_log_records_of_a_request_have_it_that_of_the_access_log_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -238,7 +248,6 @@ async def test_log_records_of_a_request_have_it_that_of_the_access_log_too(
         logging.getLogger("own").warning("hello")
         raise ZeroDivisionError
 
-    caplog.handler.addFilter(RequestIdFilter())
     caplog.set_level(logging.INFO, "aiohttp.access")
     app = app_of(request_id_middleware(), error_middleware(), handler=handler)
     async with live(app) as site:

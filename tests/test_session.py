@@ -1013,6 +1013,11 @@ def test_wrong_key_is_refused_and_not_shown(
             "same_site='none' takes https_only",
         ),
         (
+            {"partitioned": True, "https_only": False},
+            ValueError,
+            "partitioned takes https_only",
+        ),
+        (
             {"cookie_name": "__Host-s", "https_only": False},
             ValueError,
             "cookie_name '__Host-s' takes https_only",

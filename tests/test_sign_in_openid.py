@@ -45,6 +45,7 @@ from yarl import URL
 
 from aiohttp_middlewares import openid_connect, sign_in_middleware
 from aiohttp_middlewares.client import SSRFPolicy, ssrf_session
+from aiohttp_middlewares.sign_in._openid import _name_of
 from aiohttp_middlewares.sign_in._provider import Failed
 
 __all__ = ("issuer", "told")
@@ -586,6 +587,20 @@ async def test_configuration_that_is_none_sends_nobody_anywhere(
     assert warnings(told) == [
         f"Nobody can sign in at 127.0.0.1: its configuration {reason}"
     ]
+
+
+@pytest.mark.parametrize(
+    ("claims", "name"),
+    [
+        ({"sub": "7", "name": "Ann", "email": "a@b.example"}, "a@b.example"),
+        ({"sub": "7", "name": "Ann", "email": None}, "Ann"),
+        ({"sub": "7", "email": ["a@b.example"]}, "7"),
+    ],
+)
+def test_visitor_is_called_by_what_is_there(
+    claims: dict[str, Any], name: str
+) -> None:
+    assert _name_of(claims) == name
 
 
 def test_provider_elsewhere_names_nothing_on_this_machine() -> None:

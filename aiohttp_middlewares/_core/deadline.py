@@ -24,10 +24,12 @@ class Waiting(Protocol):
     @property
     def waiting(self) -> Mapping[int, tuple[Any, ...]]:
         """The deadline and the request, then other things, by its number."""
+        ...
 
     @property
     def expired(self) -> Container[int]:
         """The numbers of those whose limit was reached, for a moment."""
+        ...
 
 
 #: Where a request waits, its number there, and the limit around this one.

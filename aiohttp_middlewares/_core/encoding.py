@@ -26,15 +26,19 @@ class Encoder(Protocol):
 
     async def whole(self, body: Bytes) -> Bytes:
         """All of the body at once; the headers may still be changed."""
+        ...
 
     async def more(self, data: memoryview) -> bytes:
         """The next part, which a client can decode when it gets it."""
+        ...
 
     async def end(self) -> bytes:
         """What follows the last part."""
+        ...
 
     def withdraw(self) -> None:
         """Have the headers say again what they said of the plain body."""
+        ...
 
 
 class NoBody(Body):

@@ -20,10 +20,10 @@ def stored(request: web.Request, key: Any, default: Any = None) -> Any:
 
     aiohttp's own, from ``Mapping``, raises one and costs five times as much.
     """
-    state = getattr(request, "_state", None)
-    if type(state) is dict:
-        return state.get(key, default)
-    return request.get(key, default)
+    try:
+        return request._state.get(key, default)
+    except AttributeError:  # another aiohttp
+        return request.get(key, default)
 
 
 def share(request: web.Request, clone: web.Request) -> None:

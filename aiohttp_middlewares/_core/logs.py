@@ -47,10 +47,12 @@ def shown(value: Any, limit: int = LIMIT) -> Any:
     and ``None`` stay as they are; the first members of a collection are
     joined.
     """
+    if value is None:
+        return None
     if type(value) is str:  # and nothing odd, as nearly always
         if len(value) <= limit and value.isascii() and value.isprintable():
             return value
-    elif value is None or isinstance(value, int | float):
+    elif isinstance(value, int | float):
         return value
     if isinstance(value, Collection) and not isinstance(value, str | bytes):
         # One more, so that it can be seen that there are.

@@ -11,7 +11,6 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
 from ipaddress import ip_address
 from typing import Any, NoReturn
 
@@ -281,7 +280,7 @@ def warn_of_unknown_methods(
     """
     found = frozenset(methods)
     for method in sorted(found - _METHODS):
-        near = get_close_matches(method, sorted(_METHODS), 1)
+        near = nearest(method, sorted(_METHODS))
         logger.warning(
             "%s has %r, which is no known HTTP method%s",
             what,
@@ -289,3 +288,11 @@ def warn_of_unknown_methods(
             f"; did you mean {near[0]!r}?" if near else "",
         )
     return found
+
+
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """The one that was perhaps meant, if any is near enough."""
+    # Nobody who makes no mistake needs it.
+    from difflib import get_close_matches
+
+    return get_close_matches(word, [*known], 1)

@@ -54,6 +54,8 @@ class Outcome(Watch):
     ended = False
     _request: web.Request | None = None
     _task: Any = None
+    #: Its event loop: to find it is a system call before Python 3.12.
+    _loop: Any = None
 
     def __init__(self, request: web.Request, departure: Departure) -> None:
         #: When it began, by ``perf_counter``.
@@ -72,6 +74,7 @@ class Outcome(Watch):
         # Until the end: they refer to each other, and to this.
         self._request = request
         self._task = task
+        self._loop = task.get_loop()
         task.add_done_callback(self._connection_ended)
 
     @cached_property
@@ -92,7 +95,8 @@ class Outcome(Watch):
         """
         if self.ended or who in self._observers:
             return False
-        self._observers[who] = observer, current_task(), copy_context()
+        task = current_task(self._loop)
+        self._observers[who] = observer, task, copy_context()
         return True
 
     def leaves(self, status: int, headers: Headers, transport: Any) -> None:
@@ -120,7 +124,7 @@ class Outcome(Watch):
             if is_complete and not self.size:
                 self.size = self._size_of_file(request)
         observers, self._observers = self._observers, {}
-        now = current_task()
+        now = current_task(self._loop)
         # From the inside out.
         for observer, task, context in reversed(observers.values()):
             try:
@@ -155,10 +159,11 @@ class Outcome(Watch):
 def outcome_of(request: web.Request) -> Outcome:
     """That of the request, which all who observe it share."""
     departure = departure_of(request)
-    outcome = departure.watch
+    # There is no other kind.
+    outcome: Outcome | None = departure.watch  # type: ignore[assignment]
     if outcome is None:
         outcome = Outcome(request, departure)
-    return cast(Outcome, outcome)
+    return outcome
 
 
 def is_over(request: web.Request) -> bool:

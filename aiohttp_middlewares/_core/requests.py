@@ -36,7 +36,7 @@ class WithHeaders(Protocol):
     def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
 
 
-def lines(request: WithHeaders, name: str) -> list[str]:
+def lines(request: web.BaseRequest | WithHeaders, name: str) -> list[str]:
     """All lines of a header field, without the blanks around them."""
     headers = request.headers
     if type(headers) is CIMultiDictProxy:

@@ -4,6 +4,8 @@ What a client sends is no name for a series, a bucket or a span: anybody can
 make up more of it.
 """
 
+from typing import Any
+
 from aiohttp import web
 
 #: RFC 9110 9 and RFC 5789.
@@ -36,8 +38,10 @@ def route_of(request: web.Request) -> str:
     With the prefixes of its sub-applications; ``__unmatched__`` for what is
     answered 404 or 405.
     """
-    # None for a request that no application has routed, as in a test, and a
-    # mock for one that make_mocked_request() has made.
-    route = getattr(request.match_info, "route", None)
-    path = getattr(getattr(route, "resource", None), "canonical", None)
+    match: Any = request.match_info
+    try:
+        path = match.route.resource.canonical
+    except AttributeError:  # there is none, or no application has routed it
+        return UNMATCHED
+    # make_mocked_request() makes a mock of it.
     return path if isinstance(path, str) else UNMATCHED

@@ -173,7 +173,7 @@ class Departure(ref[Any]):
             # aiohttp would write it into the body of the first.
             raise AnsweredAlready
         if self.others is not None:
-            if self.ended or self.is_late():
+            if self.ended or (self.given_up and self.is_late()):
                 raise AnsweredAlready
             self.body = None  # of a response that was given up
             if self.given_up:

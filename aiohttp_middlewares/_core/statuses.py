@@ -8,8 +8,15 @@ from aiohttp.web import HTTPException
 
 from aiohttp_middlewares._core.misread import misread
 
+
+class Group(BaseException):
+    """The shape of exception groups, for Python 3.10, which has none."""
+
+    exceptions: tuple[Any, ...]
+
+
 #: What a ``TaskGroup`` raises, from Python 3.11 on.
-GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())
+GROUP: type[Group] = getattr(builtins, "BaseExceptionGroup", Group)
 
 
 class OutOfTime:

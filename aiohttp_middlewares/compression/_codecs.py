@@ -15,6 +15,7 @@ class Codec(Protocol):
 
     def more(self, data: Bytes) -> bytes:
         """The next part, flushed: it can be decoded without what follows."""
+        ...
 
     def end(self) -> bytes: ...
 
@@ -83,7 +84,8 @@ def _brotli(level: int) -> CodecFactory:
     try:
         import brotli
     except ImportError:
-        import brotlicffi as brotli  # for PyPy
+        # PyPy has this one.
+        import brotlicffi as brotli  # pyright: ignore[reportMissingImports]
 
     def make() -> Codec:
         return _Brotli(brotli.Compressor(quality=level))

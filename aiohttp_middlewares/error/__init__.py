@@ -117,6 +117,7 @@ as long as the error handler runs.
 import asyncio
 import logging
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, NoReturn, TypeAlias
 
 from aiohttp import HttpVersion11, hdrs, web
@@ -469,6 +470,6 @@ def _keep(err: web.HTTPException, response: web.StreamResponse) -> None:
     for name, morsel in err.cookies.items():
         if name not in response.cookies:
             # A copy, as the exception may be raised again.
-            response.cookies[name] = morsel.copy()
+            response.cookies[name] = copy(morsel)
     if getattr(err, "keep_alive", None) is False:
         response.force_close()

@@ -38,7 +38,7 @@ class Choice:
                 urls[key] = position, handler
                 continue
             self.others.append((position, key, handler))
-        self.urls = UrlMap(what, urls)
+        self.urls: UrlMap[tuple[int, Handler]] = UrlMap(what, urls)
         self.nothing: tuple[int, Handler | None] = len(config), None
 
     def handler(self, request: web.Request, err: Exception) -> Handler | None:

@@ -166,13 +166,13 @@ def _shown(exc: web.HTTPException) -> dict[str, Any]:
     return found
 
 
-#: aiohttp's own, by their status.
+#: aiohttp's own, by their status. (To ask abstract classes for their
+#: subclasses would take longer than to import all else in here.)
 _CLASSES: Mapping[int, type[web.HTTPException]] = MappingProxyType(
     {
         kind.status_code: kind
         for kind in vars(web).values()
-        if isinstance(kind, type)
-        and issubclass(kind, web.HTTPException)
+        if web.HTTPException in getattr(kind, "__mro__", ())
         and kind.status_code > 0
     }
 )

@@ -109,7 +109,9 @@ def _options_for(what: str, scheme: str) -> dict[str, str]:
     return {"implementation": "redispy"}
 
 
-def counter_of(what: str, storage: Any, strategy: str) -> Counter:
+def counter_of(
+    what: str, storage: Any, strategy: str
+) -> Counter | MemoryCounter:
     """What counts in a storage.
 
     :raises ValueError: the storage cannot count by that strategy.

@@ -195,11 +195,12 @@ def sliding(
 def state(limit: Limit, window: Window) -> str:
     """What ``RateLimit`` says: what is left, and when there will be more."""
     used = window.used(limit)
-    left = max(0, limit.amount - used)
-    if not used or not limit.amount:  # there never will be more
+    amount = limit.amount
+    left = amount - used if used < amount else 0
+    if not used or not amount:  # there never will be more
         return f"r={left}"
-    more = whole(window.wait(limit, left + 1) - _MARGIN)
-    return f"r={left};t={more}"
+    more = ceil(window.wait(limit, left + 1) - _MARGIN)
+    return f"r={left};t={more if more > 1 else 1}"
 
 
 def retry_after(

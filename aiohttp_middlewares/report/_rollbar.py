@@ -33,9 +33,11 @@ class RollbarReporter(SdkReporter):
         super().__init__()
         try:
             import rollbar
+            from rollbar.lib import events
         except ImportError as exc:
             raise missing("rollbar_reporter", "rollbar", "rollbar") from exc
         self._sdk = rollbar
+        self._events = events
 
     def __call__(
         self, err: Exception, request: web.Request
@@ -52,12 +54,12 @@ class RollbarReporter(SdkReporter):
             "request": {"method": said.method, "url": said.url},
         }
         user = get_user(request)
-        if user is not None and rollbar.SETTINGS["capture_username"]:
+        if user is not None and rollbar.SETTINGS.get("capture_username"):
             data["person"] = {"id": user, "username": user}
 
         def report() -> None:
             # Each time, as rollbar.init() throws away what was there before.
-            rollbar.events.add_payload_handler(_without_locals)
+            self._events.add_payload_handler(_without_locals)
             token = _OURS.set(True)
             try:
                 rollbar.report_exc_info(
@@ -66,7 +68,7 @@ class RollbarReporter(SdkReporter):
             finally:
                 _OURS.reset(token)
 
-        if rollbar.SETTINGS["handler"] in ("blocking", "gae"):
+        if rollbar.SETTINGS.get("handler") in ("blocking", "gae"):
             return self.aside(report)
         report()
         return None

@@ -1,7 +1,6 @@
 """Values that are one of a few: checked, and sent as they are."""
 
 import re
-from difflib import get_close_matches
 
 from aiohttp_middlewares._core import options
 
@@ -100,7 +99,7 @@ def _check_choices(what: str, name: str, parts: list[str], text: str) -> None:
 
 
 def _near(word: str, choices: dict[str, str]) -> list[str]:
-    return get_close_matches(word.lower(), choices, 1)
+    return options.nearest(word.lower(), choices)
 
 
 # RFC 6797 6.1: directives in any order and any case. Here max-age, without

@@ -123,7 +123,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from http.cookies import Morsel
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 from warnings import catch_warnings, simplefilter
 from weakref import ref
 
@@ -252,7 +252,7 @@ def session_middleware(
     )
     storage: Storage
     if isinstance(secret_or_storage, aiohttp_session.AbstractStorage):
-        storage = secret_or_storage
+        storage = cast(Storage, secret_or_storage)
         for option, value, default in given:
             if value != default:
                 raise ValueError(

@@ -16,6 +16,7 @@ from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import OctKey
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.trace import SpanContext
 from prometheus_client import CollectorRegistry
 
 from aiohttp_middlewares import (
@@ -287,28 +288,28 @@ class Traces(SpanProcessor):
     """Keeps the last spans, for a page of ours."""
 
     def __init__(self) -> None:
-        self.spans: deque[ReadableSpan] = deque(maxlen=100)
+        self.spans: deque[tuple[SpanContext, ReadableSpan]] = deque(maxlen=100)
 
     def on_end(self, span: ReadableSpan) -> None:
-        self.spans.append(span)
+        if span.context is not None:
+            self.spans.append((span.context, span))
 
     def tree(self, name: str) -> list[str]:
         """The spans of a trace that began with ``name``, once it is over."""
-        roots = [
-            span
-            for span in self.spans
+        traces = [
+            context.trace_id
+            for context, span in self.spans
             if span.name == name and span.parent is None
         ]
-        if not roots:
+        if not traces:
             return []
-        trace = roots[-1].context.trace_id
-        spans = [span for span in self.spans if span.context.trace_id == trace]
-        spans.sort(key=lambda span: span.start_time or 0)
+        spans = [each for each in self.spans if each[0].trace_id == traces[-1]]
+        spans.sort(key=lambda each: each[1].start_time or 0)
         depths: dict[int, int] = {}
         tree = []
-        for span in spans:
+        for context, span in spans:
             parent = span.parent.span_id if span.parent else 0
-            depth = depths[span.context.span_id] = depths.get(parent, -1) + 1
+            depth = depths[context.span_id] = depths.get(parent, -1) + 1
             status = (span.attributes or {}).get("http.response.status_code")
             tree.append(f"{'> ' * depth}{span.name} {status}")
         return tree

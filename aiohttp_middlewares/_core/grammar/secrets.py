@@ -6,7 +6,7 @@ from urllib.parse import unquote_plus
 
 # The text is in lower case, and "-" stands for all that is no letter and no
 # digit, and between the words of a camelCase name.
-_SECRET = re.compile(
+_SECRET = (
     r"key|token|secret|credential|creds|signature|sig|hmac|jwt|assertion|saml"
     r"|auth|bearer|dpo-?p|cookie|session|sess-?id|csrf|xsrf|otp|code"
     r"|pwd|pswd"
@@ -17,7 +17,7 @@ _SECRET = re.compile(
 
 #: Let through on purpose: words in which one of those stands by chance, and
 #: names whose values are for everybody.
-_HARMLESS = re.compile(
+_HARMLESS = (
     r"authors?(?![a-z])|authority"
     r"|keyboard|keyframe|keywords?|donkey|hockey|monkey|turkey|whiskey"
     r"|(?:idempotency|partition|public|sort)-?key"
@@ -43,7 +43,8 @@ def is_secret(name: str) -> bool:
 def _is_secret(name: str) -> bool:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name)
     text = re.sub(r"[^a-z0-9]+", "-", words.lower())
-    return _SECRET.search(_HARMLESS.sub("-", text)) is not None
+    # Compiled when the first name is looked at.
+    return re.search(_SECRET, re.sub(_HARMLESS, "-", text)) is not None
 
 
 _is_known = lru_cache(maxsize=1024)(_is_secret)

@@ -1,7 +1,6 @@
 """The algorithms that tokens are signed with: RFC 7518, 8037, 8812, 9864."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from aiohttp_middlewares._core import options
@@ -60,7 +59,7 @@ def algorithms_for(
             raise ValueError(
                 f"{what} should not have 'none': anybody can write such a token"
             )
-        near = get_close_matches(name.upper(), _ALL, 1)
+        near = options.nearest(name.upper(), _ALL)
         options.refuse(
             ValueError,
             what,

@@ -23,9 +23,11 @@ class KeySource(Protocol):
 
     def find(self, algorithm: str, kid: str | None) -> Sequence["Key"]:
         """Those at hand that may have signed a token."""
+        ...
 
     async def fetch(self, algorithm: str, kid: str | None) -> Sequence["Key"]:
         """The same, where there was none, and where there may be others."""
+        ...
 
 
 class Keys:

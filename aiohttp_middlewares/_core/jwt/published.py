@@ -55,7 +55,7 @@ class KeysUnavailable(Foreseen, Exception):
         retry_after: float = PAUSE_WITHOUT_KEYS,
     ) -> None:
         super().__init__(message)
-        self.retry_after = max(1, math.ceil(retry_after))
+        self.retry_after: int = max(1, math.ceil(retry_after))
 
 
 class _Useless(Exception):

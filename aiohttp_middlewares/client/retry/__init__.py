@@ -76,7 +76,6 @@ once it was sent; there files count among what cannot be sent again.
 """
 
 import asyncio
-import itertools
 import logging
 import math
 import random
@@ -226,7 +225,9 @@ def retry_middleware(
 
         start = clock()
         earlier: Attempt | None = None
-        for number in itertools.count(1):
+        number = 0
+        while True:
+            number += 1
             attempt = await send(req, handler, number, attempt_timeout)
             response = attempt.response
             with held(response):
@@ -242,7 +243,6 @@ def retry_middleware(
             await sleep(event.delay)
             prepare_again(req)
             earlier = attempt
-        raise RuntimeError("there is no end of numbers")
 
     async def another(attempt: Attempt, start: float) -> RetryEvent | None:
         """Whether there will be another attempt, paid for."""

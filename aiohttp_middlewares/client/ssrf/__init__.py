@@ -171,7 +171,7 @@ class SSRFError(FinalError):
         if url is not None:
             url = url.with_user(None).with_query(None).with_fragment(None)
         super().__init__(reason, url, host, ip)
-        self.reason = reason
+        self.reason: Reason = reason
         self.url = url
         self.host = host
         self.ip = ip
