@@ -179,6 +179,11 @@ def main() -> int:
     count = sum(
         name in outcomes for outcomes in found.values() for name in names
     )
+    failing = sorted(
+        test for test in found if found[test]["nothing"] == "failed"
+    )
+    if failing:
+        print(f"\n==== failed without ours, too: {', '.join(failing)}")
     print(
         f"\n{len(found)} tests of aiohttp {version('aiohttp')} passed through "
         f"{len(names)} configurations, {count} times: {len(known)} known "
