@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from discreet import nothing_is_shown as nothing_is_shown
 from hypothesis import settings
+from loopback import nothing_leaves as nothing_leaves
 
 # A machine that others use as well is now and then slow.
 settings.register_profile("suite", settings(deadline=None))

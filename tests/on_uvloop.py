@@ -1,0 +1,47 @@
+"""Has the tests run on uvloop: ``python -m pytest -p tests.on_uvloop``."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import uvloop
+
+
+class Guarded(uvloop.Loop):
+    """Does not leave this machine: libuv looks up and dials by itself."""
+
+    async def create_connection(
+        self, protocol_factory: Any, host: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        from loopback import check_address, check_name
+
+        check_name(host)
+        if host:
+            check_address((host,))
+        return await super().create_connection(
+            protocol_factory, host, *args, **kwargs
+        )
+
+    async def create_datagram_endpoint(
+        self, *args: Any, remote_addr: Any = None, **kwargs: Any
+    ) -> Any:
+        from loopback import check_address
+
+        check_address(remote_addr)
+        return await super().create_datagram_endpoint(
+            *args, remote_addr=remote_addr, **kwargs
+        )
+
+    async def getaddrinfo(self, host: Any, *args: Any, **kwargs: Any) -> Any:
+        from loopback import check_name
+
+        check_name(host)
+        return await super().getaddrinfo(host, *args, **kwargs)
+
+
+def pytest_asyncio_loop_factories() -> Mapping[
+    str, Callable[[], asyncio.AbstractEventLoop]
+]:
+    return {"uvloop": Guarded}
