@@ -1,11 +1,9 @@
 """Has the tests run on uvloop: ``python -m pytest -p tests.on_uvloop``."""
 
 import asyncio
-import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pytest
 import uvloop
 
 

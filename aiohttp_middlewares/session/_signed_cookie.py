@@ -6,6 +6,7 @@ import re
 from base64 import b64decode, b64encode
 from typing import Any, Literal
 
+from aiohttp_middlewares._core import logs
 from aiohttp_middlewares.session._cookie import (
     DEFAULT_COOKIE_NAME,
     DEFAULT_MAX_AGE,
@@ -22,7 +23,7 @@ _SHORT_KEY = 16
 #: differ in what the last character has too much: ours is one.
 _SIGNATURE = re.compile(r"[A-Za-z0-9_-]{26}[AEIMQUYcgkosw048]")
 
-logger: logging.Logger = logging.getLogger("aiohttp_middlewares.session")
+logger: logging.Logger = logs.get_logger("aiohttp_middlewares.session")
 
 
 class SignedCookieStorage(CookieStorage):
