@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-check test test-redis test-browser test-proxy fuzz soak \
+.PHONY: help demo demo-check test test-redis test-uvloop test-browser test-proxy fuzz soak \
 	soak-short lint types docs bench bench-client bench-limits bench-tokens \
 	bench-observability bench-instructions bench-compression clean
 
@@ -26,6 +26,9 @@ test: $(VENV)/.test ## Run the tests; ARGS="-k cors" goes on to pytest
 
 test-redis: $(VENV)/.test ## Run only the tests that need redis-server
 	$(BIN)/python -m pytest -m redis $(ARGS)
+
+test-uvloop: $(VENV)/.uvloop ## Run the tests on uvloop
+	$(BIN)/python -m pytest -p tests.on_uvloop $(ARGS)
 
 test-browser: $(VENV)/.browser ## Run the tests that need Chromium
 	$(BIN)/python -m pytest tests/browser $(ARGS)

@@ -8,6 +8,7 @@ uvloop does, its guard in ``on_uvloop`` tells.
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
 
@@ -72,11 +73,17 @@ def _heard(event: str, args: tuple[Any, ...]) -> None:
 sys.addaudithook(_heard)
 
 
-@pytest.fixture(autouse=True)
-def nothing_leaves() -> Iterator[None]:
-    """Fail the test, whatever became of the exception."""
+@contextmanager
+def held() -> Iterator[None]:
+    """Fail whatever became of the exception."""
     _refused.clear()
     yield
     found = list(_refused)
     _refused.clear()
     assert found == [], "tests stay on this machine"
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaves() -> Iterator[None]:
+    with held():
+        yield

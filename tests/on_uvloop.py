@@ -8,7 +8,11 @@ import uvloop
 
 
 class Guarded(uvloop.Loop):
-    """Does not leave this machine: libuv looks up and dials by itself."""
+    """Does not leave this machine: libuv looks up and dials by itself.
+
+    What it may dial ``loopback`` says, which can be imported only when pytest
+    has put the folder of the tests on the path: later than this.
+    """
 
     async def create_connection(
         self, protocol_factory: Any, host: Any = None, *args: Any, **kwargs: Any
@@ -23,13 +27,17 @@ class Guarded(uvloop.Loop):
         )
 
     async def create_datagram_endpoint(
-        self, *args: Any, remote_addr: Any = None, **kwargs: Any
+        self,
+        protocol_factory: Any,
+        local_addr: Any = None,
+        remote_addr: Any = None,
+        **kwargs: Any,
     ) -> Any:
         from loopback import check_address
 
         check_address(remote_addr)
         return await super().create_datagram_endpoint(
-            *args, remote_addr=remote_addr, **kwargs
+            protocol_factory, local_addr, remote_addr, **kwargs
         )
 
     async def getaddrinfo(self, host: Any, *args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Any, NamedTuple
 
+import aiohappyeyeballs
 import aiohttp
 import pytest
 from aiohttp import web
@@ -133,9 +134,7 @@ class Wire:
 
         monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
         monkeypatch.setattr(
-            aiohttp.connector.aiohappyeyeballs,
-            "start_connection",
-            start_connection,
+            aiohappyeyeballs, "start_connection", start_connection
         )
         monkeypatch.setattr(
             aiohttp.UnixConnector, "_create_connection", dial_path

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 import loopback
@@ -97,7 +97,7 @@ async def by_aiohttp_and_address() -> None:
     ],
 )
 async def test_no_event_loop_leaves_either(
-    leave: Callable[[], "asyncio.Future[None]"],
+    leave: Callable[[], Awaitable[None]],
 ) -> None:
     with contextlib.suppress(loopback.LeftLoopback):
         await leave()
@@ -106,12 +106,12 @@ async def test_no_event_loop_leaves_either(
 
 
 def test_test_that_hides_it_fails_all_the_same() -> None:
-    guard: Iterator[None] = loopback.nothing_leaves.__wrapped__()
-    next(guard)
-    with contextlib.suppress(BaseException):
+    with (
+        pytest.raises(AssertionError, match="stay on this machine"),
+        loopback.held(),
+        contextlib.suppress(BaseException),
+    ):
         connect()
-    with pytest.raises(AssertionError, match="stay on this machine"):
-        next(guard)
 
 
 async def test_what_is_here_is_reached() -> None:
