@@ -237,18 +237,12 @@ async def test_the_warning_is_logged_in_the_context_of_its_request(
 
 
 async def test_a_logging_filter_that_fails_keeps_nobody_waiting(
-    aiohttp_client: AiohttpClient,
+    aiohttp_client: AiohttpClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(record: logging.LogRecord) -> bool:
         raise ZeroDivisionError
 
-    told: list[dict[str, Any]] = []
-
-    def tell(loop: asyncio.AbstractEventLoop, what: dict[str, Any]) -> None:
-        told.append(what)
-
     client = await aiohttp_client(application(timeout_middleware(SHORT)))
-    asyncio.get_running_loop().set_exception_handler(tell)
     logger = logging.getLogger("aiohttp_middlewares.timeout")
     logger.addFilter(fail)
     try:
@@ -258,8 +252,7 @@ async def test_a_logging_filter_that_fails_keeps_nobody_waiting(
     finally:
         logger.removeFilter(fail)
     assert [answer.status for answer in answers] == [504] * 5
-    assert told
-    assert all(type(what["exception"]) is ZeroDivisionError for what in told)
+    assert capsys.readouterr().err.count("a filter raised") == 5
 
 
 # Which limit
@@ -1021,7 +1014,13 @@ if sys.version_info >= (3, 12):
         aiohttp_client: AiohttpClient,
     ) -> None:
         loop = asyncio.get_running_loop()
-        loop.set_task_factory(asyncio.eager_task_factory)
+        if isinstance(loop, asyncio.BaseEventLoop) or sys.version_info >= (
+            3,
+            14,
+        ):
+            loop.set_task_factory(asyncio.eager_task_factory)
+        else:
+            pytest.skip("uvloop gives it an option that it does not know")
         app = application(timeout_middleware(SHORT))
         client = await aiohttp_client(app)
         assert (await client.get("/slow")).status == 504
