@@ -248,6 +248,22 @@ async def test_log_that_raises_costs_nobody_an_answer(
         assert f"{name}: a handler or a filter raised ZeroDiv" in told
 
 
+async def test_error_middleware_leaves_aiohttp_nothing_to_log_that_raises(
+    aiohttp_client: AiohttpClient, broken: Broken
+) -> None:
+    app = web.Application(middlewares=[error_middleware()])
+    app.router.add_get("/", fails)
+    client = await aiohttp_client(app)
+    of_aiohttp = logging.getLogger("aiohttp.server")
+    of_aiohttp.addHandler(broken)
+    try:
+        response = await client.get("/", timeout=TIMEOUT)
+        assert response.status == 500
+    finally:
+        of_aiohttp.removeHandler(broken)
+    assert broken.asked == ["aiohttp_middlewares.error"]
+
+
 def test_what_is_lost_is_told_without_what_a_client_sent(
     broken: Broken, capsys: pytest.CaptureFixture[str]
 ) -> None:
