@@ -19,6 +19,8 @@ from aiohttp_middlewares.session._cookie import (
 
 #: Shorter keys can be guessed.
 _SHORT_KEY = 16
+#: In base64url: itsdangerous reads it even where the signature is wrong.
+_TIME = re.compile(r"[A-Za-z0-9_-]+")
 #: 20 bytes in base64url. It has several spellings of the same bytes, which
 #: differ in what the last character has too much: ours is one.
 _SIGNATURE = re.compile(r"[A-Za-z0-9_-]{26}[AEIMQUYcgkosw048]")
@@ -92,7 +94,8 @@ class SignedCookieStorage(CookieStorage):
 
     def _read(self, value: str) -> dict[str, Any] | None:
         try:
-            if not _SIGNATURE.fullmatch(value.rpartition(".")[2]):
+            _, time, signature = value.rsplit(".", 2)
+            if not (_TIME.fullmatch(time) and _SIGNATURE.fullmatch(signature)):
                 return None
             payload, signed = self._signer.unsign(
                 value.encode(), max_age=self.max_age, return_timestamp=True
