@@ -7,9 +7,9 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-check test coverage test-redis test-browser test-proxy \
-	fuzz soak soak-short format lint types docs record screenshots bench \
-	bench-client bench-limits bench-tokens bench-observability \
+.PHONY: help demo demo-check test coverage test-redis test-uvloop test-browser \
+	test-proxy fuzz soak soak-short format lint types docs record screenshots \
+	bench bench-client bench-limits bench-tokens bench-observability \
 	bench-instructions bench-compression clean
 
 help: ## List the targets
@@ -30,6 +30,9 @@ coverage: $(VENV)/.test ## Run the tests and list the lines that they never reac
 
 test-redis: $(VENV)/.test ## Run only the tests that need redis-server
 	$(BIN)/python -m pytest -m redis $(ARGS)
+
+test-uvloop: $(VENV)/.uvloop ## Run the tests on uvloop
+	$(BIN)/python -m pytest -p tests.on_uvloop $(ARGS)
 
 test-browser: $(VENV)/.browser ## Run the tests that need Chromium
 	$(BIN)/python -m pytest tests/browser $(ARGS)

@@ -76,7 +76,7 @@ import re
 
 from aiohttp import hdrs, web
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.logs import PATH_LIMIT, shown
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.outcome import Outcome, outcome_of
@@ -86,7 +86,7 @@ from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
 __all__ = ("access_log_middleware",)
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def access_log_middleware(

@@ -121,7 +121,7 @@ DEFAULT_HEADER = "X-API-Key"
 #: What the key is for, where nothing else is said.
 DEFAULT_REALM = "Restricted"
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def api_key_middleware(

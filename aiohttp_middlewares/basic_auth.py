@@ -111,7 +111,7 @@ Check: TypeAlias = Callable[[str, str], bool | Awaitable[bool]]
 #: What browsers show, where nothing else is said.
 DEFAULT_REALM = "Restricted"
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def basic_auth_middleware(

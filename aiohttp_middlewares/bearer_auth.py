@@ -139,7 +139,7 @@ Verify: TypeAlias = Callable[
 #: What the token is for, where nothing else is said.
 DEFAULT_REALM = "Restricted"
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def bearer_auth_middleware(

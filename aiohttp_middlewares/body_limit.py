@@ -96,7 +96,7 @@ from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
 
 __all__ = ("body_limit_middleware",)
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def body_limit_middleware(

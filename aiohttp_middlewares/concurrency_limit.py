@@ -103,7 +103,7 @@ __all__ = ("DEFAULT_BACKLOG_TIMEOUT", "concurrency_limit_middleware")
 #: How many seconds a request waits at most.
 DEFAULT_BACKLOG_TIMEOUT = 1.0
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def concurrency_limit_middleware(

@@ -168,7 +168,7 @@ DEFAULT_URLS: tuple[re.Pattern[str]] = (re.compile(r".*"),)
 #: Decides about an origin, ``"null"`` included; may be a coroutine function.
 OriginCheck: TypeAlias = Callable[[str, web.Request], bool | Awaitable[bool]]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 _ORIGIN = istr("Origin")
 

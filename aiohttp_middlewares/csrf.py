@@ -87,7 +87,7 @@ from aiohttp_middlewares.annotations import (
 
 __all__ = ("SEC_FETCH_SITE", "csrf_middleware")
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def csrf_middleware(

@@ -63,7 +63,7 @@ __all__ = ("EARLY_DATA", "HTTPTooEarly", "early_data_middleware")
 
 EARLY_DATA = istr("Early-Data")
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 class HTTPTooEarly(web.HTTPClientError):

@@ -52,7 +52,7 @@ from collections.abc import Mapping
 from aiohttp import hdrs, web
 from multidict import istr
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.grammar.forwarded import (
     forwarded_nearest_first,
     nearest_first,
@@ -71,7 +71,7 @@ __all__ = ("DEFAULT_MATCH_HEADERS", "https_middleware")
 #: What nearly all proxies send.
 DEFAULT_MATCH_HEADERS: DictStrStr = {"X-Forwarded-Proto": "https"}
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def https_middleware(

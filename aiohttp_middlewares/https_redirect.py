@@ -85,7 +85,7 @@ Status: TypeAlias = Literal[301, 302, 307, 308]
 #: With 307 the method and the body stay, and no browser keeps it in mind.
 DEFAULT_STATUS: Status = 307
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def https_redirect_middleware(

@@ -142,7 +142,7 @@ from weakref import WeakKeyDictionary
 
 from aiohttp import hdrs, web
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.grammar.fields import (
     elements,
     parameters,
@@ -175,7 +175,7 @@ _SIZE_BUCKETS = (100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8)
 #: A value, or a function that finds it when a request is over.
 Label: TypeAlias = str | Callable[[web.Request], str]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 class Registry(Protocol):

@@ -91,7 +91,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from aiohttp import hdrs, web
 from multidict import istr
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.caching import remembered
 from aiohttp_middlewares._core.grammar.authority import parse_authority
 from aiohttp_middlewares._core.grammar.forwarded import (
@@ -124,7 +124,7 @@ X_FORWARDED_HOST = istr("X-Forwarded-Host")
 X_FORWARDED_PROTO = istr("X-Forwarded-Proto")
 _FORWARDED = istr(hdrs.FORWARDED)
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def proxy_headers_middleware(

@@ -61,7 +61,7 @@ from os import urandom
 from aiohttp import web
 from multidict import istr
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.grammar.networks import PeerCollection
 from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware
@@ -85,7 +85,7 @@ __all__ = (
 #: What most proxies and services call it.
 DEFAULT_HEADER = "X-Request-ID"
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def new_request_id() -> str:

@@ -79,7 +79,7 @@ from aiohttp_middlewares._core.who import get_claims, get_user
 
 __all__ = ("requires",)
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 H = TypeVar("H", bound=Callable[..., Awaitable[web.StreamResponse]])
 

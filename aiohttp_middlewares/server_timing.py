@@ -113,7 +113,7 @@ _MOST_WAITING = 1000
 #: Name, seconds and description.
 Measure: TypeAlias = tuple[str, float | None, str | None]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 class Timing(NamedTuple):

@@ -74,7 +74,7 @@ from aiohttp_middlewares.annotations import Handler, Middleware, Url, Urls
 
 __all__ = ("RequestTimeout", "timeout_middleware")
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 _Task: TypeAlias = asyncio.Task[Any]
 #: The deadline, the request, its task, how often that was cancelled, and the

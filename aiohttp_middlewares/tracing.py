@@ -140,6 +140,7 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from aiohttp_middlewares._core import logs
 from aiohttp_middlewares._core.failures import on_failure
 from aiohttp_middlewares._core.grammar.authority import (
     DEFAULT_PORTS,
@@ -185,7 +186,7 @@ _SIZES = (0, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000)
 _SCHEME = "url.scheme"
 _OFFICIAL = "opentelemetry.instrumentation.aiohttp_server"
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def tracing_middleware(

@@ -85,7 +85,7 @@ from aiohttp_middlewares.annotations import Handler, Middleware, Urls
 
 __all__ = ("trusted_host_middleware",)
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def trusted_host_middleware(

@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import gc
 import shutil
 import socket
 import subprocess
@@ -10,10 +11,17 @@ from pathlib import Path
 import pytest
 from discreet import nothing_is_shown as nothing_is_shown
 from hypothesis import settings
+from loopback import nothing_leaves as nothing_leaves
 
 # A machine that others use as well is now and then slow.
 settings.register_profile("suite", settings(deadline=None))
 settings.load_profile("suite")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every garbage collection from now on."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -52,12 +52,19 @@ class Records(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.NOTSET)
         self.texts: dict[str, None] = {}
+        self.malformed: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name.startswith(_OTHERS):
             return
         facts = {**record.__dict__, "exc_info": None}
-        self.texts[f"{record.getMessage()} {facts!r}"] = None
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):
+            # Nobody else would know: what logging raises stops no request.
+            self.malformed.append(str(record.msg))
+            return
+        self.texts[f"{message} {facts!r}"] = None
         if record.exc_info and record.exc_info[1]:
             error = record.exc_info[1]
             chain = traceback.TracebackException.from_exception(error)
@@ -103,3 +110,4 @@ def nothing_is_shown() -> Iterator[None]:
         found = [text for text in records.texts if not shows_nothing(text)]
         KEPT.intersection_update(kept)
     assert found == []
+    assert records.malformed == []

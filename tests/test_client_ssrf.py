@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import socket
-from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import Any, NamedTuple
 
+import aiohappyeyeballs
 import aiohttp
 import pytest
 from aiohttp import web
@@ -91,59 +91,74 @@ NAMES: dict[str, list[str]] = {
 
 
 class Wire:
-    """The socket layer: it remembers who is dialled, and nothing leaves."""
+    """The network of aiohttp's connectors: it remembers who is dialled.
+
+    Nothing leaves, on any event loop: it stands where a name is looked up and
+    where a connection is made.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.dialled: list[str] = []
         self.names = {name: [found] for name, found in NAMES.items()}
         self.routes: dict[str, int] = {}  # public address → local port
-        connect = BaseSelectorEventLoop.sock_connect
-        look_up = socket.getaddrinfo
 
-        async def sock_connect(
-            loop: BaseSelectorEventLoop, sock: socket.socket, address: Any
-        ) -> None:
-            self.dialled.append(address[0])
-            if address[0] not in self.routes:
-                raise ConnectionRefusedError(111, "Nothing leaves")
-            port = self.routes[address[0]]
-            await connect(loop, sock, ("127.0.0.1", port))
-
-        def getaddrinfo(
-            host: Any, port: Any, family: int = 0, *args: Any, **kwargs: Any
-        ) -> list[Any]:
-            try:
-                # What the C library takes for an address, which is a lot.
-                flags = {"type": socket.SOCK_STREAM}
-                return look_up(
-                    host, port, family, flags=socket.AI_NUMERICHOST, **flags
-                )
-            except OSError:
-                answers = self.names.get(str(host).rstrip(".").lower())
-            if not answers:
-                raise socket.gaierror(socket.EAI_NONAME, "Unknown")
-            found = answers.pop(0) if len(answers) > 1 else answers[0]
+        async def resolve(
+            resolver: object, host: str, port: int = 0, family: Any = 0
+        ) -> list[ResolveResult]:
             return [
-                info
-                for address in found
-                for info in look_up(
-                    address, port, flags=socket.AI_NUMERICHOST, **flags
+                ResolveResult(
+                    hostname=host, host=address, port=port, family=family,
+                    proto=0, flags=socket.AI_NUMERICHOST,
                 )
-            ]
+                for address in self.look_up(host)
+            ]  # fmt: skip
 
-        async def create_unix_connection(
-            loop: Any, factory: Any, path: str, **kwargs: Any
-        ) -> None:
-            self.dialled.append(path)
+        async def start_connection(
+            addr_infos: list[aiohttp.AddrInfoType],
+            *,
+            socket_factory: aiohttp.SocketFactoryType | None = None,
+            **options: Any,
+        ) -> socket.socket:
+            for info in addr_infos:
+                try:
+                    if socket_factory is not None:  # it may refuse
+                        socket_factory(info).close()
+                    return await self.dial(str(info[4][0]))
+                except OSError as exc:
+                    error = exc
+            raise error
+
+        async def dial_path(connector: Any, *args: object) -> None:
+            self.dialled.append(connector.path)
             raise ConnectionRefusedError(111, "Nothing leaves")
 
-        monkeypatch.setattr(BaseSelectorEventLoop, "sock_connect", sock_connect)
-        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+        monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
         monkeypatch.setattr(
-            asyncio.unix_events._UnixSelectorEventLoop,
-            "create_unix_connection",
-            create_unix_connection,
+            aiohappyeyeballs, "start_connection", start_connection
         )
+        monkeypatch.setattr(
+            aiohttp.UnixConnector, "_create_connection", dial_path
+        )
+
+    def look_up(self, host: str) -> list[str]:
+        try:
+            # What the C library takes for an address, which is a lot.
+            return [socket.inet_ntoa(socket.inet_aton(host))]
+        except OSError:
+            answers = self.names.get(host.rstrip(".").lower())
+        if not answers:
+            raise socket.gaierror(socket.EAI_NONAME, "Unknown")
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    async def dial(self, address: str) -> socket.socket:
+        self.dialled.append(address)
+        if address not in self.routes:
+            raise ConnectionRefusedError(111, "Nothing leaves")
+        local = socket.socket()
+        local.setblocking(False)
+        here = ("127.0.0.1", self.routes[address])
+        await asyncio.get_running_loop().sock_connect(local, here)
+        return local
 
     @property
     def forbidden(self) -> set[str]:

@@ -9,10 +9,11 @@ import sys
 import threading
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import answers
 import brotli
@@ -21,6 +22,7 @@ from aiohttp import ClientPayloadError, ClientResponse, hdrs, web
 from aiohttp.test_utils import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from live import PATIENCE
 from multidict import CIMultiDict
 from pytest_aiohttp.plugin import AiohttpClient
 from raw import head, raw
@@ -44,6 +46,8 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
+
+T = TypeVar("T")
 
 TEXT = "".join(f"line {number % 97} of the text\n" for number in range(400))
 BODY = TEXT.encode()
@@ -947,8 +951,30 @@ async def test_stream_that_fails_does_not_look_complete(ask: Ask) -> None:
         await response.read()
 
 
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """What compresses in a thread of middlewares made now waits for it."""
+    opened = threading.Event()
+
+    class Gated(ThreadPoolExecutor):
+        def submit(
+            self, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+        ) -> Future[T]:
+            def pass_gate() -> T:
+                assert opened.wait(PATIENCE)
+                return fn(*args, **kwargs)
+
+            return super().submit(pass_gate)
+
+    monkeypatch.setattr(
+        "aiohttp_middlewares.compression.ThreadPoolExecutor", Gated
+    )
+    yield opened
+    opened.set()
+
+
 async def test_write_that_was_cancelled_half_way_cuts_the_connection(
-    ask: Ask,
+    ask: Ask, gate: threading.Event
 ) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
@@ -958,6 +984,7 @@ async def test_write_that_was_cancelled_half_way_cuts_the_connection(
         await asyncio.sleep(0)  # now it is in the thread
         write.cancel()
         await asyncio.wait([write])
+        gate.set()
         return response
 
     response = await ask(app_of(handler))
@@ -1330,7 +1357,7 @@ async def test_earlier_versions_than_1_1_get_no_chunks(
 
 
 async def test_write_that_waits_for_its_turn_is_refused_after_the_end(
-    aiohttp_client: AiohttpClient,
+    aiohttp_client: AiohttpClient, gate: threading.Event
 ) -> None:
     refused: list[str] = []
 
@@ -1348,6 +1375,8 @@ async def test_write_that_waits_for_its_turn_is_refused_after_the_end(
         end = asyncio.ensure_future(response.write_eof())
         await asyncio.sleep(0)
         waiting = asyncio.ensure_future(late(response, LARGE))
+        await asyncio.sleep(0)
+        gate.set()
         await asyncio.gather(first, end, waiting)
         return response
 
@@ -1356,6 +1385,7 @@ async def test_write_that_waits_for_its_turn_is_refused_after_the_end(
     client = await aiohttp_client(app, auto_decompress=False)
     for encoding in ("zstd", "br", "gzip"):
         refused.clear()
+        gate.clear()
         response = await client.get("/", headers={"Accept-Encoding": encoding})
         assert DECODE[encoding](await response.read()) == LARGE
         assert refused == ["A response was sent already"]

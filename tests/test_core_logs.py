@@ -1,18 +1,42 @@
 """What a log record says of a request."""
 
+import asyncio
 import logging
+import sys
+from collections.abc import Iterator
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
+from live import PATIENCE
 from pytest_aiohttp.plugin import AiohttpClient, AiohttpServer
 from raw import raw
 from yarl import URL
 
-from aiohttp_middlewares import proxy_headers_middleware
-from aiohttp_middlewares._core.logs import facts, refused, shown
-from aiohttp_middlewares.annotations import Handler
+from aiohttp_middlewares import (
+    access_log_middleware,
+    basic_auth_middleware,
+    body_limit_middleware,
+    csrf_middleware,
+    error_middleware,
+    proxy_headers_middleware,
+    server_timing_middleware,
+    shield_middleware,
+    timeout_middleware,
+    trusted_host_middleware,
+)
+from aiohttp_middlewares._core.logs import (
+    facts,
+    get_logger,
+    lost,
+    refused,
+    shown,
+)
+from aiohttp_middlewares.annotations import Handler, Middleware
+
+TIMEOUT = aiohttp.ClientTimeout(PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -132,3 +156,140 @@ def test_long_path_is_cut() -> None:
     assert told["path"] == "/" + "a" * 999 + "..."
     assert told["method"] == "M" * 200 + "..."
     assert told["host"] == "h" * 200 + "..."
+
+
+# A log that is broken
+# ====================
+
+
+class Broken(logging.Handler):
+    """As one that cannot reach its disk, or that formats and fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.asked.append(record.name)
+        raise ZeroDivisionError(record.getMessage())
+
+
+@pytest.fixture
+def broken() -> Iterator[Broken]:
+    logger = logging.getLogger("aiohttp_middlewares")
+    handler = Broken()
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+async def fails(request: web.Request) -> web.Response:
+    raise RuntimeError
+
+
+async def lasts(request: web.Request) -> web.Response:
+    await asyncio.sleep(60)
+    return web.Response()
+
+
+async def answers(request: web.Request) -> web.Response:
+    await request.read()
+    return web.Response()
+
+
+@pytest.mark.parametrize(
+    ("middlewares", "handler", "status"),
+    [
+        ([error_middleware()], fails, 500),
+        ([error_middleware(), timeout_middleware(0.01)], lasts, 504),
+        ([timeout_middleware(0.01)], lasts, 504),
+        ([access_log_middleware()], answers, 200),
+        ([error_middleware(), access_log_middleware()], fails, 500),
+        ([basic_auth_middleware({"a": "b"})], answers, 401),
+        ([body_limit_middleware(1)], answers, 413),
+        ([csrf_middleware()], answers, 403),
+        ([trusted_host_middleware(["a.example"])], answers, 400),
+        (
+            [server_timing_middleware(emit=lambda timing: 1 // 0)],
+            answers,
+            200,
+        ),
+        (
+            [error_middleware(), shield_middleware(methods=["POST"])],
+            fails,
+            500,
+        ),
+    ],
+)
+async def test_log_that_raises_costs_nobody_an_answer(
+    aiohttp_client: AiohttpClient,
+    broken: Broken,
+    capsys: pytest.CaptureFixture[str],
+    middlewares: list[Middleware],
+    handler: Handler,
+    status: int,
+) -> None:
+    app = web.Application(middlewares=middlewares)
+    app.router.add_post("/", handler)
+    client = await aiohttp_client(app)
+    # The second comes on the same connection.
+    for _ in range(2):
+        response = await client.post(
+            "/",
+            data=b"body",
+            headers={"Sec-Fetch-Site": "cross-site"},
+            timeout=TIMEOUT,
+        )
+        assert response.status == status
+        await response.read()
+    told = capsys.readouterr().err
+    assert broken.asked
+    for name in broken.asked:
+        assert f"{name}: a handler or a filter raised ZeroDiv" in told
+
+
+async def test_error_middleware_leaves_aiohttp_nothing_to_log_that_raises(
+    aiohttp_client: AiohttpClient, broken: Broken
+) -> None:
+    app = web.Application(middlewares=[error_middleware()])
+    app.router.add_get("/", fails)
+    client = await aiohttp_client(app)
+    of_aiohttp = logging.getLogger("aiohttp.server")
+    of_aiohttp.addHandler(broken)
+    try:
+        response = await client.get("/", timeout=TIMEOUT)
+        assert response.status == 500
+    finally:
+        of_aiohttp.removeHandler(broken)
+    assert broken.asked == ["aiohttp_middlewares.error"]
+
+
+def test_what_is_lost_is_told_without_what_a_client_sent(
+    broken: Broken, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = get_logger("aiohttp_middlewares.of_this_test")
+    logger.error("Refused %s", "what was sent")
+    told = capsys.readouterr().err
+    assert told == (
+        "aiohttp_middlewares.of_this_test: a handler or a filter raised "
+        "ZeroDivisionError, and this is lost: 'Refused %s'\n"
+    )
+
+
+def test_nothing_is_told_where_nobody_wants_it_or_nobody_can(
+    broken: Broken,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logger = get_logger("aiohttp_middlewares.of_this_test")
+    with monkeypatch.context() as patch:
+        patch.setattr(logging, "raiseExceptions", False)
+        logger.error("hush")
+    assert capsys.readouterr().err == ""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", None)  # as under pythonw
+        lost(logger, "hush", ValueError())
+    with monkeypatch.context() as patch, open("/dev/null", "w") as closed:
+        patch.setattr(sys, "stderr", closed)
+        closed.close()
+        lost(logger, "hush", ValueError())

@@ -651,12 +651,15 @@ async def test_what_a_request_held_is_free_without_the_garbage_collector(
         return await handler(request)
 
     client = await aiohttp_client(application(holds, OUTER, INNER))
+    # What aiohttp catches where a loop has no sendfile, as uvloop, holds it.
+    loop = asyncio.get_running_loop()
+    file = ["/file"] if isinstance(loop, asyncio.BaseEventLoop) else []
     gc.disable()
     try:
         # aiohttp holds a request until its connection has the next one.
-        for path in ("/returned", "/streamed", "/events", "/file", "/returned"):
+        for path in ("/returned", "/streamed", "/events", *file, "/returned"):
             await client.get(path)
-        assert [thing() is None for thing in held[:4]] == [True] * 4
+        assert [thing() for thing in held[:-1]] == [None] * (len(held) - 1)
     finally:
         gc.enable()
 

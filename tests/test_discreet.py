@@ -75,3 +75,15 @@ def test_record_shows_what_is_anywhere_in_it(told: dict[str, Any]) -> None:
     records = Records()
     records.emit(logging.makeLogRecord({"name": "x", **told}))
     assert not all(map(shows_nothing, records.texts))
+
+
+def test_malformed_record_is_known_though_nobody_raises() -> None:
+    records = Records()
+    logger = logging.getLogger("aiohttp_middlewares.of_this_test")
+    for message, args in (("%d", ("x",)), ("%s %s", (1,)), ("fine %s", (1,))):
+        record = logger.makeRecord(
+            logger.name, logging.INFO, "file", 1, message, args, None
+        )
+        records.emit(record)
+    assert records.malformed == ["%d", "%s %s"]
+    assert [text for text in records.texts if text.startswith("fine 1 ")]

@@ -108,8 +108,8 @@ class Machine:
 
     async def idle(self) -> None:
         """Nothing is on the way to Redis, and nothing to be renewed."""
-        await eventually(lambda: not self.store._tasks)
-        assert not self.store._runs
+        store = self.store
+        await eventually(lambda: not store._tasks and not store._runs)
 
 
 FIRST = (200, "answer 1", False)

@@ -3,13 +3,14 @@
 import ast
 import asyncio
 import importlib
+import importlib.machinery
+import importlib.util
 import inspect
 import pkgutil
 import re
 import subprocess
 import sys
 import textwrap
-import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -342,7 +343,14 @@ def run(block: Block, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     So what an example does under ``if __name__ == "__main__"``, such as
     ``web.run_app(app)``, is not done.
     """
-    module = types.ModuleType("example")
+    # As an import makes it: a traceback asks its loader for the source.
+    spec = importlib.util.spec_from_file_location(
+        "example",
+        block.path,
+        loader=importlib.machinery.SourceFileLoader("example", str(block.path)),
+    )
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "example", module)
     # A traceback then shows the line of the page.
     code = "\n" * (block.line - 1) + block.code
@@ -492,6 +500,13 @@ def test_loggers_are_typed_and_nothing_of_aiohttp_warns(path: Path) -> None:
             isinstance(node, ast.Attribute)
             and ast.unparse(node) == "web.middleware"
         )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_what_a_handler_of_logs_raises_stops_no_request(path: Path) -> None:
+    """A logger is one of ours, which never raises."""
+    made = re.findall(r"\blogging\.getLogger\(", read(path))
+    assert len(made) == (path == PACKAGE / "_core/logs.py")
 
 
 # What no file may hold

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 import weakref
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Iterator
@@ -646,6 +647,21 @@ GOOD7 = {"user": 7}
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=200)
 def test_any_text_is_an_empty_session(value: str) -> None:
     assert dict(load(value)) == {}
+
+
+@pytest.mark.parametrize("foreign", ["aa+a", "aa/a", "aa a", "aa=a", "\xe9"])
+def test_foreign_base64_is_not_read_at_all(foreign: str) -> None:
+    """Python 3.15 warns of it, and itsdangerous hides what is raised."""
+    payload, time, signature = signed(GOOD7).split(".")
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for value in (
+            f"{payload}.{foreign}.{signature}",
+            f"{payload}.{time}.{foreign}{signature[len(foreign) :]}",
+            f"{foreign}.{time}.{signature}",
+        ):
+            assert dict(load(value)) == {}
+    assert warned == []
 
 
 @given(st.binary(max_size=40))

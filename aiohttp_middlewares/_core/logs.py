@@ -1,6 +1,7 @@
 """What a log record says of a request."""
 
 import logging
+import sys
 from collections.abc import Collection
 from itertools import islice
 from typing import Any
@@ -12,6 +13,38 @@ PATH_LIMIT = 1000
 LIMIT = 200
 #: How many members of a collection are looked at.
 MEMBERS = 20
+
+
+def get_logger(name: str) -> logging.Logger:
+    """The logger of one of our modules: it never raises.
+
+    A handler or a filter of the application may, and what raises on a
+    request's way costs its answer, a lock or what is counted. The record is
+    lost then, and stderr has a line of that, as from ``logging`` itself.
+    """
+    made = logging.getLogger(name)
+    handle = made.handle
+
+    def handle_or_lose(record: logging.LogRecord) -> None:
+        try:
+            handle(record)
+        except Exception as exc:
+            lost(made, record.msg, exc)
+
+    made.handle = handle_or_lose  # type: ignore[method-assign]
+    return made
+
+
+def lost(logger: logging.Logger, message: object, exc: Exception) -> None:
+    """Say that one could not be logged, and nothing that a client sent."""
+    if logging.raiseExceptions and sys.stderr is not None:
+        try:
+            sys.stderr.write(
+                f"{logger.name}: a handler or a filter raised"
+                f" {type(exc).__name__}, and this is lost: {message!r}\n"
+            )
+        except (OSError, ValueError):
+            pass  # it is closed
 
 
 def facts(request: web.Request, **more: Any) -> dict[str, Any]:

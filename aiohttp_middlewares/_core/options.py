@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from multidict import istr
 from yarl import URL
 
+from aiohttp_middlewares._core import logs
 from aiohttp_middlewares._core.grammar.fields import TOKEN as TOKEN
 from aiohttp_middlewares._core.grammar.networks import (
     Address,
@@ -26,7 +27,7 @@ from aiohttp_middlewares._core.grammar.networks import (
 )
 from aiohttp_middlewares._core.grammar.origins import Origins, origin_meant
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 _FIELD_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")
 
 

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias, cast
 
 from aiohttp import hdrs, web
 
+from aiohttp_middlewares._core import logs
 from aiohttp_middlewares._core.routes import method_of, route_of
 from aiohttp_middlewares._core.sending import (
     Departure,
@@ -36,7 +37,7 @@ Observer: TypeAlias = "Callable[[Outcome], None]"
 #: With the task and the context in which it was called for.
 _Observation: TypeAlias = "tuple[Observer, Task[Any] | None, Context]"
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 class Outcome(Watch):

@@ -14,12 +14,12 @@ from typing import Any, Protocol, TypeAlias
 from aiohttp import HttpVersion10, HttpVersion11
 from multidict import istr
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.grammar.secrets import is_secret, strike_out
 from aiohttp_middlewares._core.routes import METHODS, OTHER_METHOD
 from aiohttp_middlewares.annotations import StrCollection
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 SCHEMA = "https://opentelemetry.io/schemas/1.23.0"
 #: What the conventions advise for durations, in seconds.

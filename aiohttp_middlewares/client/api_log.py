@@ -67,7 +67,7 @@ from dataclasses import dataclass
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares.client._bodies import held
 from aiohttp_middlewares.client._redact import error_name, redactor
 from aiohttp_middlewares.client._timeouts import cut, is_cancelled
@@ -76,7 +76,7 @@ __all__ = ("DEFAULT_BACKLOG", "CallRecord", "api_log_middleware")
 
 DEFAULT_BACKLOG = 1000
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 @dataclass(frozen=True)

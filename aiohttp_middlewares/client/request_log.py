@@ -74,9 +74,8 @@ from aiohttp import (
 )
 from yarl import URL
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.grammar.secrets import is_secret
-from aiohttp_middlewares.client._bodies import held
 from aiohttp_middlewares.client._redact import (
     error_name,
     redact_text,
@@ -85,10 +84,11 @@ from aiohttp_middlewares.client._redact import (
 
 __all__ = ("request_log_middleware",)
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 # The option has the name of the module's own logger.
 _OWN_LOGGER = logger
+_MESSAGE = "%s %s %s in %.3f s"
 
 
 def request_log_middleware(
@@ -176,10 +176,10 @@ def request_log_middleware(
         finally:
             duration = clock() - start
             is_slow = slow is not None and duration >= slow
-            with held(response):  # a filter of the logger may raise
+            try:
                 logger.log(
                     max(level, logging.WARNING) if is_slow else level,
-                    "%s %s %s in %.3f s",
+                    _MESSAGE,
                     method,
                     url,
                     error if status is None else status,
@@ -193,5 +193,7 @@ def request_log_middleware(
                         "request_headers": request_headers,
                     },
                 )
+            except Exception as exc:  # of a handler or a filter
+                logs.lost(logger, _MESSAGE, exc)
 
     return request_log

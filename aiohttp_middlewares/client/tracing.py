@@ -98,6 +98,7 @@ from aiohttp import (
 )
 from yarl import URL
 
+from aiohttp_middlewares._core import logs
 from aiohttp_middlewares._core.grammar.fields import TOKEN
 from aiohttp_middlewares._core.requests import lines, warn_once
 from aiohttp_middlewares._core.telemetry import (
@@ -125,7 +126,7 @@ __all__ = ("tracing_middleware",)
 
 _OFFICIAL = "opentelemetry.instrumentation.aiohttp_client"
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def tracing_middleware(

@@ -177,7 +177,7 @@ __all__ = (
     "set_error_to_request",
 )
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 #: URLs (str, ``re.Pattern``, ``yarl.URL``), statuses and exception classes to
 #: the error handler for them. (``Any``: a mapping is invariant in its keys, so

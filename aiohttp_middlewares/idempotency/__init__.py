@@ -178,7 +178,7 @@ __all__ = (
     "idempotency_middleware",
 )
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 #: That of the draft.
 DEFAULT_HEADER = "Idempotency-Key"

@@ -222,7 +222,7 @@ Scope: TypeAlias = (
     Literal["route", "global"] | Callable[[web.Request], str | Awaitable[str]]
 )
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def client_ip(request: web.Request) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from aiohttp import hdrs
 
+from aiohttp_middlewares._core import logs
 from aiohttp_middlewares._core.logs import shown
 from aiohttp_middlewares._core.requests import warn_once
 from aiohttp_middlewares._core.statuses import Unavailable
@@ -29,7 +30,7 @@ POOL_PAUSE = 0.005
 #: come meanwhile.
 LATE = 0.05
 
-logger: logging.Logger = logging.getLogger("aiohttp_middlewares.rate_limit")
+logger: logging.Logger = logs.get_logger("aiohttp_middlewares.rate_limit")
 
 
 class Guarded:

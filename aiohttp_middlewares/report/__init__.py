@@ -149,7 +149,7 @@ __all__ = (
     "sentry_reporter",
 )
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 #: How long a reporter may take: seconds.
 PATIENCE = 5.0

@@ -80,7 +80,7 @@ from typing import Literal
 from aiohttp import hdrs, web
 from multidict import CIMultiDict, istr
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.keys import request_key, stored
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.sending import (
@@ -133,7 +133,7 @@ _DEFAULT_BY_HTTP = {
     if name != "upgrade-insecure-requests"
 }
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def security_headers_middleware(

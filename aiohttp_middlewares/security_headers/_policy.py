@@ -5,12 +5,12 @@ import re
 from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import logs, options
 
 #: A policy as it is sent, or the sources of each directive.
 ContentSecurityPolicy: TypeAlias = str | Mapping[str, str | Collection[str]]
 
-logger: logging.Logger = logging.getLogger(__package__)
+logger: logging.Logger = logs.get_logger(__package__)
 
 
 def policy_text(what: str, policy: object) -> str:

@@ -168,7 +168,7 @@ __all__ = (
 #: What browsers take; RFC 6265 6.1 asks for no less.
 MAX_COOKIE_SIZE = 4096
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 class Storage(Protocol):

@@ -21,7 +21,7 @@ DEFAULT_MAX_AGE = 14 * 24 * 60 * 60
 Secret: TypeAlias = str | bytes | Sequence[str | bytes]
 SameSite: TypeAlias = Literal["lax", "strict", "none"]
 
-logger: logging.Logger = logging.getLogger("aiohttp_middlewares.session")
+logger: logging.Logger = logs.get_logger("aiohttp_middlewares.session")
 
 
 class CookieStorage(ABC):

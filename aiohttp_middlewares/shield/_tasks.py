@@ -22,7 +22,7 @@ from aiohttp_middlewares._core.sending import (
 from aiohttp_middlewares._core.statuses import status_of
 from aiohttp_middlewares.annotations import Handler
 
-logger: logging.Logger = logging.getLogger("aiohttp_middlewares.shield")
+logger: logging.Logger = logs.get_logger("aiohttp_middlewares.shield")
 
 _Handling: TypeAlias = Coroutine[Any, Any, web.StreamResponse]
 _Task: TypeAlias = asyncio.Task[web.StreamResponse]

@@ -47,7 +47,7 @@ from aiohttp_middlewares.sign_in._visit import DoesNotFit, Visit
 
 T = TypeVar("T")
 
-logger: logging.Logger = logging.getLogger("aiohttp_middlewares.sign_in")
+logger: logging.Logger = logs.get_logger("aiohttp_middlewares.sign_in")
 
 SEC_FETCH_MODE = "Sec-Fetch-Mode"
 #: RFC 9110 15.5.2 wants a challenge; this one opens no dialog in a browser.

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aiohttp_middlewares._core import logs
 from aiohttp_middlewares._core.jwt.algorithms import needs_secret
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 #: RFC 7518 3.2, for HS256; bytes.
 _SHORT = 32
 
-logger: logging.Logger = logging.getLogger("aiohttp_middlewares.jwt")
+logger: logging.Logger = logs.get_logger("aiohttp_middlewares.jwt")
 
 
 class KeySource(Protocol):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import ClientSession, hdrs
 from yarl import URL
 
+from aiohttp_middlewares._core import logs
 from aiohttp_middlewares._core.jwt.compact import TokenRefused, read_object
 from aiohttp_middlewares._core.jwt.keys import Keys, published_keys
 from aiohttp_middlewares._core.statuses import Foreseen
@@ -32,7 +33,7 @@ MOST_TRIED = 8
 #: Bytes. Sets have some thousands, with certificates.
 LARGEST_SET = 512 * 1024
 
-logger: logging.Logger = logging.getLogger("aiohttp_middlewares.jwt")
+logger: logging.Logger = logs.get_logger("aiohttp_middlewares.jwt")
 
 
 class KeysUnavailable(Foreseen, Exception):

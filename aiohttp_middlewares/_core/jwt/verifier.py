@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from aiohttp import ClientSession
 from yarl import URL
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.jwt.algorithms import (
     algorithms_for,
     needs_secret,
@@ -19,7 +19,7 @@ from aiohttp_middlewares._core.jwt.keys import Keys, KeySource, given_keys
 from aiohttp_middlewares._core.jwt.published import PublishedKeys
 from aiohttp_middlewares._core.jwt.reader import Reader
 
-logger: logging.Logger = logging.getLogger("aiohttp_middlewares.jwt")
+logger: logging.Logger = logs.get_logger("aiohttp_middlewares.jwt")
 
 
 class Verified(NamedTuple):

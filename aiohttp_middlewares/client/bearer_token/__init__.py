@@ -115,7 +115,7 @@ from aiohttp import (
 )
 from yarl import URL
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares._core.requests import lines
 from aiohttp_middlewares.client._bodies import (
     discard,
@@ -150,7 +150,7 @@ __all__ = (
 
 DEFAULT_REFRESH_STATUSES = frozenset({401})
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 #: A token this young that no request has proved good is refused for another
 #: reason than its age; in seconds.

@@ -91,7 +91,7 @@ from aiohttp import (
     ClientResponse,
 )
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import logs, options
 from aiohttp_middlewares.client._bodies import (
     discard,
     held,
@@ -124,7 +124,7 @@ DEFAULT_METHODS = IDEMPOTENT_METHODS
 #: The statuses of what may pass.
 DEFAULT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def retry_middleware(
