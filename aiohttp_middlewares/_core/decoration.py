@@ -14,12 +14,12 @@ from typing import TypeAlias
 from aiohttp import web
 from multidict import CIMultiDict
 
-from aiohttp_middlewares._core import options, sending
+from aiohttp_middlewares._core import logs, options, sending
 
 #: Gets the status and the headers, and changes these.
 Decorator: TypeAlias = Callable[[int, CIMultiDict[str]], object]
 
-logger: logging.Logger = logging.getLogger(__name__)
+logger: logging.Logger = logs.get_logger(__name__)
 
 
 def before_sending(request: web.Request, decorator: Decorator) -> None:
