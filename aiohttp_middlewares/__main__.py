@@ -95,6 +95,8 @@ def find_application(asked: str) -> web.Application:
                 found = asyncio.run(_waited_for(found))
         except (Exception, SystemExit) as exc:
             raise NothingToLookAt(f"{asked} has raised {said(exc)}") from exc
+    if isinstance(found, web.AppRunner):  # as gunicorn takes it
+        found = found.app
     if not isinstance(found, web.Application):
         raise NothingToLookAt(
             f"{asked} should be a web.Application or make one, "

@@ -689,6 +689,10 @@ async def slow_factory():
     return wrong
 
 
+async def runner_factory():
+    return web.AppRunner(wrong)
+
+
 def failing_factory():
     raise ValueError("no database\\nat all")
 
@@ -738,7 +742,7 @@ def test_command_is_content(folder: Path) -> None:
     assert done.stdout == "Nothing is wrong with this list.\n"
 
 
-@pytest.mark.parametrize("name", ["wrong", "slow_factory"])
+@pytest.mark.parametrize("name", ["wrong", "slow_factory", "runner_factory"])
 def test_command_finds_what_check_stack_finds(folder: Path, name: str) -> None:
     done = check(folder, "check", f"site_of_test:{name}")
     assert done.returncode == 1
