@@ -27,6 +27,7 @@ from aiohttp_middlewares import (
     error_middleware,
     etag_middleware,
     https_redirect_middleware,
+    metrics_handler,
     proxy_headers_middleware,
     rate_limit_middleware,
     request_id_middleware,
@@ -39,6 +40,7 @@ from aiohttp_middlewares import (
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares.annotations import Handler
 from aiohttp_middlewares.client import retry_middleware
+from aiohttp_middlewares.rate_limit import rate_limit
 
 PAGE = (Path(__file__).parents[1] / "docs/troubleshooting.rst").read_text(
     encoding="utf-8"
@@ -148,6 +150,42 @@ async def forget_to_call(log: Any, patch: Any) -> object:
         answer = await ask(error_middleware)
     assert answer.startswith("500 ")
     return str(caught[0].message)
+
+
+@met(
+    "should be on a coroutine function, got <Request GET /search >",
+    "metrics_handler registry should be a CollectorRegistry, got"
+    " <Request GET /metrics >",
+)
+async def forget_to_call_what_serves(log: Any, patch: Any) -> object:
+    async def search(request: web.Request) -> web.Response:
+        return web.Response()
+
+    app = web.Application(middlewares=[rate_limit_middleware("9/minute")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        handlers: dict[str, Any] = {
+            "/search": rate_limit(search),  # type: ignore[arg-type]
+            "/metrics": metrics_handler,
+        }
+        for path, handler in handlers.items():
+            app.router.add_get(path, handler)
+    async with TestClient(TestServer(app)) as client:
+        for path in handlers:
+            assert (await client.get(path)).status == 500
+    return "The log says it"
+
+
+@met("'module' object is not callable")
+async def call_the_module(log: Any, patch: Any) -> object:
+    module: Any = importlib.import_module("aiohttp_middlewares.rate_limit")
+    return await refused(lambda: module("5/minute"))
+
+
+@met("but 1 was given")
+async def name_no_option(log: Any, patch: Any) -> object:
+    factory: Any = error_middleware
+    return await refused(lambda: factory(None))
 
 
 @met("'list' object is not callable")
