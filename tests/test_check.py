@@ -873,10 +873,9 @@ def as_one(text: str) -> str:
 
 
 def test_page_shows_what_the_command_says(tmp_path: Path) -> None:
-    code, _, rest = PAGE.partition(":caption: shop.py")[2].partition("\nthe ")
-    (tmp_path / "shop.py").write_text(
-        textwrap.dedent(code.lstrip("\n")), encoding="utf-8"
-    )
+    begin = "``shop.py``:\n\n.. code-block:: python\n"
+    code, _, rest = PAGE.partition(begin)[2].partition("\nthe ")
+    (tmp_path / "shop.py").write_text(textwrap.dedent(code), encoding="utf-8")
     said = re.search(r"\$ .* (check shop:wrong)\n(.*?)\n\n", rest, re.DOTALL)
     assert said is not None
     assert as_one(check(tmp_path, *said[1].split()).stdout) == as_one(said[2])

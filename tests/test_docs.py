@@ -80,6 +80,14 @@ def test_inventory_has_what_the_pages_name_of_python() -> None:
     assert named <= known
 
 
+def test_examples_are_shown_where_nobody_runs_sphinx() -> None:
+    known = "class|name|number-lines"  # those of docutils
+    for page in DOCS.rglob("*.rst"):
+        if "_build" not in page.parts:
+            wrong = rf"code-block:: \w+\n +:(?!{known}).*"
+            assert re.findall(wrong, read(page)) == [], page
+
+
 def test_versions_are_those_of_the_package() -> None:
     project = read(ROOT / "pyproject.toml")
     page = " ".join(read(DOCS / "versions.rst").split())
