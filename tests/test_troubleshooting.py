@@ -39,7 +39,13 @@ from aiohttp_middlewares import (
 )
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares.annotations import Handler
-from aiohttp_middlewares.client import retry_middleware
+from aiohttp_middlewares.client import (
+    basic_auth_middleware as client_basic_auth,
+)
+from aiohttp_middlewares.client import (
+    request_log_middleware,
+    retry_middleware,
+)
 from aiohttp_middlewares.rate_limit import rate_limit
 
 PAGE = (Path(__file__).parents[1] / "docs/troubleshooting.rst").read_text(
@@ -377,6 +383,24 @@ async def mix_up_the_client_s(log: Any, patch: Any) -> object:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return await ask(retry_middleware())
+
+
+@pytest.mark.parametrize(
+    ("listed", "lacks"),
+    [
+        (request_log_middleware(), "method"),
+        (client_basic_auth("a", "b", origins=["https://a.example"]), "url"),
+    ],
+)
+async def test_last_word_tells_another_of_the_client_s(
+    listed: Any, lacks: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert (await ask(listed)).startswith("500 ")
+    said = f"'Application' object has no attribute '{lacks}'"
+    assert said in caplog.text
+    assert f"``'{lacks}'``" in TEXT
 
 
 @pytest.mark.parametrize("sentence", MET)
