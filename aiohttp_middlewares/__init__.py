@@ -8,10 +8,10 @@ holds one factory: ``aiohttp_middlewares.cors.cors_middleware``, and so on. In
 the order in which a request comes to them:
 
 * which one it is: ``request_id``
+* who asks: ``https`` or ``proxy_headers``
 * what becomes of it: ``tracing``, ``metrics``, ``server_timing``,
   ``access_log``
-* who asks, and for what: ``https`` or ``proxy_headers``, ``trusted_host``,
-  ``https_redirect``
+* for what: ``trusted_host``, ``https_redirect``
 * what is on every answer: ``security_headers``, ``response_headers``,
   ``cors``, ``error``
 * who hears of what nobody expected: ``report``
@@ -19,7 +19,7 @@ the order in which a request comes to them:
   ``concurrency_limit``, ``body_limit``
 * the work: ``compression``, ``etag``, ``timeout``, ``shield``, ``session``
 * who may do it: ``csrf``, and one of ``sign_in``, ``bearer_auth``,
-  ``api_key`` and ``basic_auth``
+  ``basic_auth`` and ``api_key``
 * what is done once: ``idempotency``
 
 Beside them stand ``jwt``, which knows good tokens, ``scopes``, which says what

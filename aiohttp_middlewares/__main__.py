@@ -79,9 +79,11 @@ def find_application(asked: str) -> web.Application:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as exc:
-        raise NothingToLookAt(
-            f"{module_name} cannot be imported: {said(exc)}"
-        ) from exc
+        text = f"{module_name} cannot be imported: {said(exc)}"
+        if isinstance(exc, ModuleNotFoundError) and module_name[-3:] == ".py":
+            meant = module_name[:-3].replace("/", ".")
+            text += f"; did you mean '{meant}:{name}'?"
+        raise NothingToLookAt(text) from exc
     try:
         found = operator.attrgetter(name)(module)
     except AttributeError as exc:
@@ -93,10 +95,12 @@ def find_application(asked: str) -> web.Application:
                 found = asyncio.run(_waited_for(found))
         except (Exception, SystemExit) as exc:
             raise NothingToLookAt(f"{asked} has raised {said(exc)}") from exc
+    if isinstance(found, web.AppRunner):  # as gunicorn takes it
+        found = found.app
     if not isinstance(found, web.Application):
         raise NothingToLookAt(
             f"{asked} should be a web.Application or make one, "
-            f"it is a {type(found).__qualname__}"
+            f"it is of type {type(found).__qualname__}"
         )
     return found
 

@@ -31,6 +31,23 @@ The logger is ``aiohttp_middlewares.access_log``, and a line of it::
 
     GET /users/ann 200 1234 B 0.012 s
 
+Its record knows more. A formatter puts what you want into the line:
+
+.. code-block:: python
+
+    import logging
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        logging.Formatter("%(asctime)s %(remote)s %(user)s %(message)s")
+    )
+    logger = logging.getLogger("aiohttp_middlewares.access_log")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    logger.propagate = False  # not to the handlers of all loggers, too
+
+:doc:`/how-to/logs` has it all as JSON.
+
 What a record holds
 ===================
 

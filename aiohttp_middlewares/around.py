@@ -3,8 +3,9 @@
 Around a single part
 ====================
 
-Puts middlewares around one handler, one view or one sub-application, where the
-list of the application would put them around everything.
+Puts middlewares around one handler (per-route middlewares), one view or one
+sub-application, where the list of the application would put them around
+everything.
 
 Usage
 =====

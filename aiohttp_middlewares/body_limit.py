@@ -3,8 +3,8 @@
 Body limit middleware
 =====================
 
-Refuses request bodies that are too large, by what is announced and by what
-really arrives: also while a handler reads a stream of it.
+Refuses request bodies that are too large, uploads among them, by what is
+announced and by what really arrives: also while a handler reads a stream of it.
 
 Usage
 =====

@@ -3,7 +3,8 @@
 Response headers middleware
 ===========================
 
-Adds headers of your own to every answer, whatever kind of answer it is.
+Adds headers of your own, custom headers, to every answer, whatever kind of
+answer it is.
 
 Usage
 =====

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -169,6 +170,27 @@ def test_each_factory_that_was_not_called_is_found(name: str) -> None:
     assert finding.code == "no-middleware"
     assert finding.message.startswith(f"{name} is listed, and is no middleware")
     assert finding.remedy == f"List what it makes: {name}(...)"
+
+
+@pytest.mark.parametrize(
+    ("listed", "kind", "remedy"),
+    [
+        ([error_middleware()], "list", "Write a * before it"),
+        ((timeout_middleware(1), error_middleware()), "tuple", "Write a * "),
+        (None, "NoneType", "Take it out of the list"),
+    ],
+)
+async def test_what_cannot_be_called_is_found(
+    listed: Any, kind: str, remedy: str
+) -> None:
+    app = application(listed)
+    [finding] = check_stack(app)
+    assert finding.code == "no-middleware"
+    assert finding.message.startswith(f"something of type {kind} is listed, ")
+    assert finding.remedy.startswith(remedy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # aiohttp takes it for an old one
+        assert (await answer(app)).status == 500
 
 
 @pytest.mark.parametrize("listed", [drain_shielded, problem_error_handler])
@@ -667,6 +689,10 @@ async def slow_factory():
     return wrong
 
 
+async def runner_factory():
+    return web.AppRunner(wrong)
+
+
 def failing_factory():
     raise ValueError("no database\\nat all")
 
@@ -716,7 +742,7 @@ def test_command_is_content(folder: Path) -> None:
     assert done.stdout == "Nothing is wrong with this list.\n"
 
 
-@pytest.mark.parametrize("name", ["wrong", "slow_factory"])
+@pytest.mark.parametrize("name", ["wrong", "slow_factory", "runner_factory"])
 def test_command_finds_what_check_stack_finds(folder: Path, name: str) -> None:
     done = check(folder, "check", f"site_of_test:{name}")
     assert done.returncode == 1
@@ -743,6 +769,17 @@ def test_command_writes_json_and_nothing_else(folder: Path) -> None:
     [
         ("nowhere:app", "nowhere cannot be imported: ModuleNotFoundError: "),
         ("broken:app", "broken cannot be imported: ZeroDivisionError: "),
+        (
+            "site_of_test.py:right",
+            "site_of_test.py cannot be imported: ModuleNotFoundError: No "
+            "module named 'site_of_test.py'; 'site_of_test' is not a package; "
+            "did you mean 'site_of_test:right'?",
+        ),
+        (
+            "shop/site.py:app",
+            "shop/site.py cannot be imported: ModuleNotFoundError: No module "
+            "named 'shop/site'; did you mean 'shop.site:app'?",
+        ),
         ("site_of_test:none", "site_of_test has no none"),
         ("site_of_test:Settings.none", "site_of_test has no Settings.none"),
         ("site_of_test", "'site_of_test' should be the name of a module and "),
@@ -751,12 +788,12 @@ def test_command_writes_json_and_nothing_else(folder: Path) -> None:
         (
             "site_of_test:number",
             "site_of_test:number should be a web.Application or make one, it "
-            "is a int",
+            "is of type int",
         ),
         (
             "site_of_test:strange_factory",
             "site_of_test:strange_factory should be a web.Application or make "
-            "one, it is a NoneType",
+            "one, it is of type NoneType",
         ),
         (
             "site_of_test:failing_factory",
@@ -836,10 +873,9 @@ def as_one(text: str) -> str:
 
 
 def test_page_shows_what_the_command_says(tmp_path: Path) -> None:
-    code, _, rest = PAGE.partition(":caption: shop.py")[2].partition("\nthe ")
-    (tmp_path / "shop.py").write_text(
-        textwrap.dedent(code.lstrip("\n")), encoding="utf-8"
-    )
+    begin = "``shop.py``:\n\n.. code-block:: python\n"
+    code, _, rest = PAGE.partition(begin)[2].partition("\nthe ")
+    (tmp_path / "shop.py").write_text(textwrap.dedent(code), encoding="utf-8")
     said = re.search(r"\$ .* (check shop:wrong)\n(.*?)\n\n", rest, re.DOTALL)
     assert said is not None
     assert as_one(check(tmp_path, *said[1].split()).stdout) == as_one(said[2])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,36 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"`[^`]+ <([^`>]+)>`_", read(page))
     files = [target for target in targets if "://" not in target]
     assert [file for file in files if not (ROOT / file).exists()] == []
+
+
+def test_inventory_has_what_the_pages_name_of_python() -> None:
+    known = {
+        line.split()[0]
+        for line in read(DOCS / "inventories/python.txt").splitlines()[3:]
+    }
+    texts = [
+        *(page for page in DOCS.rglob("*.rst") if "_build" not in page.parts),
+        *(ROOT / "aiohttp_middlewares").rglob("*.py"),
+    ]
+    named = {
+        name
+        for path in texts
+        for name in re.findall(
+            r":(?:mod|class|func|meth|attr|data|exc):`[^`]*?~?([\w.]+)>?`",
+            read(path),
+        )
+        if name.partition(".")[0] in sys.stdlib_module_names
+    }
+    assert named
+    assert named <= known
+
+
+def test_examples_are_shown_where_nobody_runs_sphinx() -> None:
+    known = "class|name|number-lines"  # those of docutils
+    for page in DOCS.rglob("*.rst"):
+        if "_build" not in page.parts:
+            wrong = rf"code-block:: \w+\n +:(?!{known}).*"
+            assert re.findall(wrong, read(page)) == [], page
 
 
 def test_versions_are_those_of_the_package() -> None:

@@ -453,6 +453,15 @@ def test_readme_and_order_know_every_middleware(factory: str) -> None:
     assert [row for row in rows if f"``{name}``" in row], name
 
 
+def test_package_tells_the_order_of_the_page() -> None:
+    told = (aiohttp_middlewares.__doc__ or "").partition("Beside them")[0]
+    order = read(ROOT / "docs/how-to/order.rst")
+    rows = re.findall(r"^   \* - (``.*)$", order, re.M)
+    assert re.findall(r"``(\w+)``", told) == re.findall(
+        r"``(\w+)``", " ".join(rows)
+    )
+
+
 def test_readme_example_answers_as_the_readme_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

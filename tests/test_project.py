@@ -139,14 +139,29 @@ def test_oldest_that_is_allowed_is_tried() -> None:
         assert tried[name].startswith(f"{floor}."), name
 
 
-def test_workflow_runs_every_python_that_is_promised() -> None:
-    promised = {
+def promised_pythons() -> list[str]:
+    return [
         found[1]
         for line in PROJECT["classifiers"]
         if (found := re.fullmatch(r"Programming .* :: (3\.\d+)", line))
-    }
+    ]
+
+
+def test_pages_name_every_python_that_is_promised() -> None:
+    promised = promised_pythons()
+    assert f"     - {', '.join(promised)}\n" in read("docs/versions.rst")
+    span = f"Python {promised[0]} to {promised[-1]}"
+    assert f"* **Tried**: {span}, " in read("README.rst")
+
+
+def test_workflow_runs_every_python_that_is_promised() -> None:
+    promised = set(promised_pythons())
     (run,) = re.findall(
         r"^ +python: \[(.*)\]$", read(".github/workflows/tests.yml"), re.M
     )
     assert promised
     assert promised <= set(re.findall(r'"(3\.\d+)"', run))
+    script = read(".ci/run")
+    (others,) = re.findall(r"^for version in (.*) \$NEWEST; do$", script, re.M)
+    (newest,) = re.findall(r"^NEWEST='(.*)'$", script, re.M)
+    assert promised == {"3.10", *others.split(), *newest.split()}

@@ -4,6 +4,7 @@ import asyncio
 import importlib
 import io
 import re
+import runpy
 import sys
 import tempfile
 import warnings
@@ -24,9 +25,13 @@ from aiohttp_middlewares import (
     cors_middleware,
     csrf_middleware,
     error_middleware,
+    etag_middleware,
     https_redirect_middleware,
+    metrics_handler,
     proxy_headers_middleware,
     rate_limit_middleware,
+    request_id_middleware,
+    security_headers_middleware,
     session_middleware,
     shield_middleware,
     timeout_middleware,
@@ -34,7 +39,14 @@ from aiohttp_middlewares import (
 )
 from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares.annotations import Handler
-from aiohttp_middlewares.client import retry_middleware
+from aiohttp_middlewares.client import (
+    basic_auth_middleware as client_basic_auth,
+)
+from aiohttp_middlewares.client import (
+    request_log_middleware,
+    retry_middleware,
+)
+from aiohttp_middlewares.rate_limit import rate_limit
 
 PAGE = (Path(__file__).parents[1] / "docs/troubleshooting.rst").read_text(
     encoding="utf-8"
@@ -99,13 +111,19 @@ async def refused(build: Callable[[], object]) -> str:
     return f"{caught.typename}: {caught.value}"
 
 
-@met("ModuleNotFoundError: No module named 'aiohttp_middlewares.csrf'")
+@met(
+    "ModuleNotFoundError: No module named 'aiohttp_middlewares.csrf'",
+    "'aiohttp_middlewares' is a package and cannot be directly executed",
+)
 async def import_from_3_0_0(log: Any, patch: pytest.MonkeyPatch) -> object:
     patch.delitem(sys.modules, "aiohttp_middlewares.csrf")
+    patch.delitem(sys.modules, "aiohttp_middlewares.__main__", raising=False)
     patch.setattr("aiohttp_middlewares.__path__", [])
-    return await refused(
+    one = await refused(
         lambda: importlib.import_module("aiohttp_middlewares.csrf")
     )
+    two = await refused(lambda: runpy.run_module("aiohttp_middlewares"))
+    return f"{one} {two}"
 
 
 @met(
@@ -140,14 +158,59 @@ async def forget_to_call(log: Any, patch: Any) -> object:
     return str(caught[0].message)
 
 
+@met(
+    "should be on a coroutine function, got <Request GET /search >",
+    "metrics_handler registry should be a CollectorRegistry, got"
+    " <Request GET /metrics >",
+)
+async def forget_to_call_what_serves(log: Any, patch: Any) -> object:
+    async def search(request: web.Request) -> web.Response:
+        return web.Response()
+
+    app = web.Application(middlewares=[rate_limit_middleware("9/minute")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        handlers: dict[str, Any] = {
+            "/search": rate_limit(search),  # type: ignore[arg-type]
+            "/metrics": metrics_handler,
+        }
+        for path, handler in handlers.items():
+            app.router.add_get(path, handler)
+    async with TestClient(TestServer(app)) as client:
+        for path in handlers:
+            assert (await client.get(path)).status == 500
+    return "The log says it"
+
+
+@met("'module' object is not callable")
+async def call_the_module(log: Any, patch: Any) -> object:
+    module: Any = importlib.import_module("aiohttp_middlewares.rate_limit")
+    return await refused(lambda: module("5/minute"))
+
+
+@met("but 1 was given")
+async def name_no_option(log: Any, patch: Any) -> object:
+    factory: Any = error_middleware
+    return await refused(lambda: factory(None))
+
+
+@met("'list' object is not callable")
+async def list_a_list(log: Any, patch: Any) -> object:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return await ask([error_middleware()])
+
+
 @met("504 with Request timed out")
 async def take_too_long(log: Any, patch: Any) -> object:
     async def slow(request: web.Request) -> web.Response:
         await asyncio.sleep(10)
         return web.Response()
 
-    limits = [error_middleware(), timeout_middleware(0.01)]
-    return await ask(*limits, handler=slow)
+    error, limit = error_middleware(), timeout_middleware(0.01)
+    for wrong in [(limit, error), (limit,)]:
+        assert (await ask(*wrong, handler=slow)).endswith(" with ")  # empty
+    return await ask(error, limit, handler=slow)
 
 
 @met(
@@ -185,6 +248,14 @@ async def run_in_circles(log: Any, patch: Any) -> object:
     trusted = proxy_headers_middleware(trusted=["127.0.0.1"])
     assert (await ask(trusted, redirect, headers=proxied)).startswith("200 ")
     return aiohttp.TooManyRedirects.__name__
+
+
+@met("Install aiohttp_session middleware in your aiohttp.web.Application")
+async def ask_for_no_session(log: Any, patch: Any) -> object:
+    async def asks(request: web.Request) -> web.Response:
+        return web.json_response(dict(await get_session(request)))
+
+    return await ask(handler=asks)
 
 
 @met("The session of … was not saved: its cookie has … bytes")
@@ -268,18 +339,43 @@ async def stand_inside_of_what_reads(log: Any, patch: Any) -> object:
     return await ask(reads, trusting, data=b"x", headers=proxied)
 
 
-@met("'ClientRequest' object has no attribute 'writer'")
-async def mix_up_the_server_s(log: Any, patch: Any) -> object:
-    app = web.Application()
+async def fail_a_session(listed: Any) -> str:
     async with (
-        TestServer(app) as server,
-        aiohttp.ClientSession(
-            middlewares=[error_middleware()]  # type: ignore[list-item]
-        ) as session,
+        TestServer(web.Application()) as server,
+        aiohttp.ClientSession(middlewares=[listed]) as session,
     ):
-        with pytest.raises(AttributeError) as caught:
+        with pytest.raises((AttributeError, TypeError)) as caught:
             await session.get(server.make_url("/"))
         return str(caught.value)
+
+
+@met("'ClientRequest' object has no attribute 'writer'")
+async def mix_up_the_server_s(log: Any, patch: Any) -> object:
+    return await fail_a_session(error_middleware())
+
+
+@pytest.mark.parametrize(
+    ("listed", "lacks"),
+    [
+        (request_id_middleware(), "get"),
+        (etag_middleware(), "raw_headers"),
+        (security_headers_middleware(), "scheme"),
+        (shield_middleware(methods=["GET"]), "task"),
+    ],
+)
+async def test_last_word_tells_another_of_the_server_s(
+    listed: Any, lacks: str
+) -> None:
+    said = await fail_a_session(listed)
+    assert said == f"'ClientRequest' object has no attribute '{lacks}'"
+    assert f"``'{lacks}'``" in TEXT
+
+
+@met(
+    "retry_middleware() takes from 0 to 1 positional arguments but 2 were given"
+)
+async def forget_to_call_the_client_s(log: Any, patch: Any) -> object:
+    return await fail_a_session(retry_middleware)
 
 
 @met("'Application' object has no attribute 'headers'")
@@ -287,6 +383,24 @@ async def mix_up_the_client_s(log: Any, patch: Any) -> object:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return await ask(retry_middleware())
+
+
+@pytest.mark.parametrize(
+    ("listed", "lacks"),
+    [
+        (request_log_middleware(), "method"),
+        (client_basic_auth("a", "b", origins=["https://a.example"]), "url"),
+    ],
+)
+async def test_last_word_tells_another_of_the_client_s(
+    listed: Any, lacks: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert (await ask(listed)).startswith("500 ")
+    said = f"'Application' object has no attribute '{lacks}'"
+    assert said in caplog.text
+    assert f"``'{lacks}'``" in TEXT
 
 
 @pytest.mark.parametrize("sentence", MET)

@@ -70,14 +70,19 @@ class Rule(NamedTuple):
 def _no_middleware(stack: Stack) -> Iterator[Told]:
     for place in stack.places(NO_MIDDLEWARE):
         function = stack.listed[place].middleware
-        name = getattr(function, "__name__", type(function).__name__)
+        kind = type(function).__name__
+        name = getattr(function, "__name__", f"something of type {kind}")
+        if name.endswith("_middleware"):
+            remedy = f"List what it makes: {name}(...)"
+        elif isinstance(function, (list, tuple)):
+            remedy = "Write a * before it, and its members are listed"
+        else:
+            remedy = "Take it out of the list"
         yield (
             place,
             f"{name} is listed, and is no middleware: every request ends in a "
             "500",
-            f"List what it makes: {name}(...)"
-            if name.endswith("_middleware")
-            else "Take it out of the list",
+            remedy,
         )
 
 
@@ -321,7 +326,8 @@ RULES: tuple[Order | Rule, ...] = (
     Rule(
         "no-middleware",
         "A factory that was not called is listed, or something else of this "
-        "package that is no middleware: every request ends in a 500.",
+        "package that is no middleware, or what cannot be called at all, such "
+        "as a list in the list: every request ends in a 500.",
         _no_middleware,
     ),
     Rule(

@@ -112,6 +112,8 @@ OF_CLIENT = "a middleware of clients"
 
 
 def _misplaced(middleware: Any) -> str:
+    if not callable(middleware):
+        return NO_MIDDLEWARE
     module = getattr(middleware, "__module__", None) or ""
     if module.startswith("aiohttp_middlewares.client."):
         return OF_CLIENT

@@ -69,10 +69,12 @@ Whom it counts
 ==============
 
 By default :func:`client_ip`, for each route: ``/users/{id}`` is one, whatever
-the id, and all that is answered 404 or 405 is another. A function of your own
-gives any string instead; ``None`` stands for a request that is not limited.
-What a client sends may be a key: of scope and key together only a hash is kept,
-and no key reaches into the bucket of another scope or of another key function.
+the id, and all that is answered 404 or 405 is another. So ``"300/minute"`` are
+300 of each route; with ``scope="global"`` they are 300 of all together. For
+``key`` a function of your own gives any string instead; ``None`` stands for a
+request that is not limited. What a client sends may be a key: of scope and key
+together only a hash is kept, and no key reaches into the bucket of another
+scope or of another key function.
 (Functions go by their module and name, a lambda by its line: several that one
 function has made, or that are partial objects of one, count as the same where
 they share a storage. A word in front of the key tells them apart.)
