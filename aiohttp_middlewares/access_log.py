@@ -3,10 +3,10 @@
 Access log middleware
 =====================
 
-Logs each request once, when the last byte of its answer is out: what was asked
-for and by whom, what left, and how long it took. It takes the place of
-aiohttp's own access log, which sees the address of the proxy, and knows
-neither routes nor users nor requests whose client has left.
+Logs each request once, when the last byte of its answer is out: who asked for
+what, what left, and how long it took. It replaces aiohttp's own access log,
+which sees the proxy's address, and knows neither routes nor users nor requests
+whose client has left.
 
 Usage
 =====
@@ -27,11 +27,11 @@ Usage
         # Without aiohttp's own.
         web.run_app(app, access_log=None)
 
-The logger is ``aiohttp_middlewares.access_log``, and a line of it::
+The logger is ``aiohttp_middlewares.access_log``, and a line looks like this::
 
     GET /users/ann 200 1234 B 0.012 s
 
-Its record knows more. A formatter puts what you want into the line:
+The record holds more. A formatter puts what you want into the line:
 
 .. code-block:: python
 
@@ -54,11 +54,11 @@ What a record holds
 ``method``
     One of the nine of RFC 9110 and RFC 5789, or ``_OTHER``.
 ``path``, ``route``
-    The path as it was sent, and that of the route, such as ``/users/{name}``;
-    ``__unmatched__`` for what there is no route for.
+    The path as it was sent, and the path of the route, such as
+    ``/users/{name}``; ``__unmatched__`` where there is no route.
 ``status``, ``bytes``
-    Those on the wire, also of answers that aiohttp makes by itself. ``bytes``
-    are those of the body. 499: the client had left before there was an answer.
+    As they went over the wire, also for answers that aiohttp makes by itself.
+    ``bytes`` counts the body. 499: the client left before there was an answer.
 ``duration``
     Seconds until the last byte of the body was out, or the client had left.
 ``remote``, ``user``
@@ -69,9 +69,9 @@ What a record holds
 ``user_agent``, ``referer``
     What the client says of itself, and where it says that it comes from.
 
-What is not known is ``None``. No record holds a query, not even the referer,
-nor the name and password that a URL may hold. Texts of clients are cut, and
-whatever is not printable ASCII is escaped: nobody can make up a line.
+What is not known is ``None``. No record holds a query, not even in the referer,
+nor the name and password that a URL may hold. Text from clients is cut short,
+and whatever is not printable ASCII is escaped: nobody can forge a line.
 
 Order
 =====
@@ -82,10 +82,10 @@ answer. What stands outside of it is neither logged nor timed.
 Limits
 ======
 
-What aiohttp cannot parse never comes to a middleware: that is in its own log,
+What aiohttp cannot parse never reaches a middleware: that is in its own log,
 ``aiohttp.server``. A WebSocket is logged when it ends, without its bytes, and
-is never slow. A secret within a path is logged. Where an answer breaks off, the
-part of it that was being sent is not in ``bytes``: that may be all of it.
+is never slow. A secret within a path is logged. If an answer breaks off, the
+part that was being sent is not in ``bytes``: that may be all of it.
 """
 
 import logging

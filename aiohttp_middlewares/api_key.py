@@ -3,7 +3,7 @@
 API key middleware
 ==================
 
-Asks for a key in a header, for APIs that are called by a few known programs.
+Asks for an API key in a header, for APIs that a few known programs call.
 
 Usage
 =====
@@ -36,8 +36,8 @@ Usage
     )
     app.router.add_get("/", whoami)
 
-Where the keys are elsewhere, ``check`` is a function. What it gives is the name
-of whoever has the key, or all that is known of them, for
+If the keys are elsewhere, ``check`` is a function. It returns the name of
+whoever has the key, or all that is known about them, for
 ``get_claims(request)`` and :func:`requires`:
 
 .. code-block:: python
@@ -63,8 +63,8 @@ of whoever has the key, or all that is known of them, for
     api_key_middleware(check)
 
 A request without a good key gets a 401 with ``WWW-Authenticate: ApiKey`` and
-the realm. Keys are taken from the header only: in a URL they would end in logs
-and histories. No log shows any of them.
+the realm. Keys are read from the header only: in a URL they would end up in
+logs and histories. No log shows a key.
 
 Order
 =====
@@ -76,9 +76,9 @@ refusal; outside of all that asks who the user is.
 Limits
 ======
 
-A key is good for whoever has it: use HTTPS. Unlike ``Authorization`` the header
-means nothing to caches: all answers bear ``Vary`` with its name. To take a key
-back from somebody, change what ``check`` knows.
+Whoever has a key can use it: use HTTPS. Unlike ``Authorization``, the header
+means nothing to caches, so all answers bear ``Vary`` with its name. To revoke a
+key, change what ``check`` knows.
 """
 
 import hashlib

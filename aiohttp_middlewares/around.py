@@ -1,11 +1,10 @@
 """
-====================
-Around a single part
-====================
+=====================
+Per-route middlewares
+=====================
 
-Puts middlewares around one handler (per-route middlewares), one view or one
-sub-application, where the list of the application would put them around
-everything.
+Puts middlewares around the handler of one route, one view or one
+sub-application; in the application's list they would stand around everything.
 
 Usage
 =====
@@ -45,19 +44,19 @@ Usage
     app.add_subapp("/admin", with_middlewares(timeout_middleware(60))(admin))
 
 The first stands outermost, as in every list, and all of them stand inside of
-those of the application. Any middleware goes in that a list takes, and one may
-go around many handlers: what it counts, it counts for all of them.
+those of the application. Any middleware that a list takes goes in, and one may
+go around many handlers: what it counts, it counts for all of them together.
 
 What comes back
 ===============
 
-* Of a handler a handler, with its name, documentation and annotations. It may
+* For a handler, a handler with its name, documentation and annotations. It may
   be a method that takes the request, or one of a view.
-* Of a view a subclass. Classes that inherit from it have its middlewares.
-* Of a sub-application the same object: they go to the front of its own list,
+* For a view, a subclass. Classes that inherit from it have its middlewares.
+* For a sub-application, the same object: they go to the front of its own list,
   and see its 404 and 405, too.
 
-``__middlewares__`` of a handler or a view are all that stand around it, from
+``__middlewares__`` of a handler or a view holds all that stand around it, from
 the outside in.
 
 Order
@@ -69,15 +68,15 @@ Among them as in the list of an application: see :doc:`/how-to/order`.
 Limits
 ======
 
-What never comes to a handler does not come to what is around it: a 404, a 405,
-and the preflight of a browser, an ``OPTIONS`` that only a route or a middleware
-of the application answers. So ``cors_middleware`` belongs there.
+What never reaches a handler does not reach what is around it: a 404, a 405, and
+a CORS preflight, an ``OPTIONS`` that only a route or a middleware of the
+application answers. So ``cors_middleware`` belongs in the application's list.
 
 :func:`~aiohttp_middlewares.drain_shielded` finds a ``shield_middleware`` around
 a handler or a view, but not around a method of a view.
 
-What the application's own middlewares refuse, none around a handler can allow:
-a ``body_limit_middleware`` in the list needs a ``limits`` for the path.
+None around a handler can allow what the application's own middlewares refuse: a
+``body_limit_middleware`` in the list needs a ``limits`` for the path.
 """
 
 import functools

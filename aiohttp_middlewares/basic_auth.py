@@ -3,8 +3,8 @@
 Basic auth middleware
 =====================
 
-Asks for a login and a password (RFC 7617), for staging servers, metrics,
-admin pages and small services.
+Asks for a login and a password by HTTP basic authentication (RFC 7617), for
+staging servers, metrics, admin pages and small services.
 
 Usage
 =====
@@ -30,7 +30,7 @@ Usage
     )
     app.router.add_get("/", whoami)
 
-Where the passwords are elsewhere, ``check`` is a function:
+If the passwords are elsewhere, ``check`` is a function:
 
 .. code-block:: python
 
@@ -57,7 +57,7 @@ Where the passwords are elsewhere, ``check`` is a function:
 
     app = web.Application(middlewares=[basic_auth_middleware(check)])
 
-The client's part, where one application asks another, is
+The client side, for one application that calls another, is
 :mod:`aiohttp_middlewares.client.basic_auth`.
 
 Order
@@ -70,12 +70,12 @@ credentials, and of :mod:`aiohttp_middlewares.error`, which keeps the
 Limits
 ======
 
-Browsers are told to send UTF-8. What is none, as older clients send it, is
-taken for Latin-1.
+Browsers are told to send UTF-8. What is not UTF-8, as from older clients, is
+read as Latin-1.
 
-The password goes over the wire with every request: use HTTPS. Nothing keeps
-anybody from trying many; limit the rate. A browser sends the credentials for
-the pages of other origins too: add :mod:`aiohttp_middlewares.csrf`.
+The password goes over the wire with every request: use HTTPS. Nothing stops
+anybody from trying many: add a rate limit. A browser sends the credentials from
+pages of other origins too: add :mod:`aiohttp_middlewares.csrf`.
 """
 
 import base64

@@ -3,8 +3,8 @@
 Bearer auth middleware
 ======================
 
-Asks for an access token (RFC 6750), for APIs that are called by programs: apps,
-single page applications, other services.
+Asks for a bearer token, such as a JWT or another OAuth access token (RFC 6750),
+for APIs that programs call: apps, single-page applications, other services.
 
 Usage
 =====
@@ -42,8 +42,8 @@ With the JWTs of an issuer, see :mod:`aiohttp_middlewares.jwt`:
     app.router.add_get("/", whoami)
 
 Or with any other tokens: ``verify`` is a function that knows them, such as from
-a database. What it gives is seen by ``get_claims(request)``, and its ``sub`` by
-``get_user(request)``:
+a database. ``get_claims(request)`` gives what it returns, and
+``get_user(request)`` the ``sub`` of that:
 
 .. code-block:: python
 
@@ -82,11 +82,11 @@ or two of them
 a token, but the keys are away            503   none; ``Retry-After``
 ========================================= ===== ===============================
 
-With ``required=False`` requests without a token go on as nobody's; bad tokens
-are refused all the same. Then all answers bear ``Vary: Authorization``.
+With ``required=False``, requests without a token go on as nobody's; bad tokens
+are still refused. All answers then bear ``Vary: Authorization``.
 
-Tokens are taken from the ``Authorization`` field only: in a URL they would end
-in logs and histories (RFC 9700 4.3.2). No log shows any of them.
+Tokens are read from the ``Authorization`` field only: in a URL they would end
+up in logs and histories (RFC 9700 4.3.2). No log shows a token.
 
 Order
 =====
@@ -98,9 +98,9 @@ refusal; outside of all that asks who the user is.
 Limits
 ======
 
-A token is good for whoever has it: use HTTPS. A token whose claims have no
-``sub`` names nobody, so that ``get_user(request)`` is ``None`` and
-:func:`requires` refuses it; have ``verify`` add one.
+Whoever has a token can use it: use HTTPS. A token whose claims have no ``sub``
+names nobody, so that ``get_user(request)`` is ``None`` and :func:`requires`
+refuses it; have ``verify`` add one.
 """
 
 import inspect

@@ -3,8 +3,8 @@
 Body limit middleware
 =====================
 
-Refuses request bodies that are too large, uploads among them, by what is
-announced and by what really arrives: also while a handler reads a stream of it.
+Limits the size of request bodies, file uploads included, by what is announced
+and by what really arrives: also while a handler streams the body.
 
 Usage
 =====
@@ -43,9 +43,9 @@ connection is closed. If the response has started, it is cut instead.
 
 aiohttp has a limit of its own, ``client_max_size`` of the application: one
 megabyte, for ``read()`` and those that use it; ``None`` and 0 are no limit. For
-the requests that are covered here this limit takes its place, be it lower or
-higher. In a multipart body it holds for each part once more, where the part
-has a ``Content-Encoding`` of its own and is inflated by ``part.text()``,
+the requests covered here this limit replaces it, whether lower or higher. In a
+multipart body it also holds for each single part that has a
+``Content-Encoding`` of its own and is inflated by ``part.text()``,
 ``part.json()`` or ``part.read(decode=True)``.
 
 Order
@@ -58,20 +58,20 @@ of everything that reads the body, such as
 Limits
 ======
 
-Of a body that nobody reads only the ``Content-Length`` counts; it is not kept
-in memory. A client that announces ``Expect: 100-continue`` is told to go on
-before any middleware is called. aiohttp reads on for up to 10 seconds, so that
-the client sees the answer, before it closes the connection.
+If nobody reads a body, only its ``Content-Length`` counts; it is not kept in
+memory. A client that announces ``Expect: 100-continue`` is told to go on before
+any middleware is called. aiohttp reads on for up to 10 seconds, so that the
+client sees the answer, before it closes the connection.
 
 Nested limits all hold: the smallest wins.
 
 The messages of a WebSocket do not count: see its ``max_msg_size``.
 
-aiohttp inflates what it has received at once, on older versions without a
-bound: a compressed body may take memory that exceeds the limit for a moment. A
-part that is compressed by itself is inflated without any limit by older
-versions, such as 3.12, and on all by ``part.decode()``; what all parts of one
-body inflate to is not added up.
+aiohttp inflates at once what it has received, in older versions without a
+bound: for a moment a compressed body may take more memory than the limit. Older
+versions, such as 3.12, inflate a part that is compressed by itself without any
+limit, and so does ``part.decode()`` in all versions; what all parts of one body
+inflate to is not added up.
 
 A form that was refused half-way leaves its temporary files to the garbage
 collector.

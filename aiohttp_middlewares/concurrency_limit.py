@@ -3,8 +3,8 @@
 Concurrency limit middleware
 ============================
 
-Works on so many requests at a time and no more, lets some others wait, and
-answers the rest 503 at once: the door closes before the process drowns.
+Limits how many requests are handled at the same time, lets some others wait,
+and answers the rest 503 at once: overload is shed before the process drowns.
 
 Usage
 =====
@@ -27,9 +27,9 @@ Usage
         ]
     )
 
-Who comes first is served first. Whoever finds the queue full, or has waited in
+First come, first served. A request that finds the queue full, or has waited in
 it for too long, gets ``web.HTTPServiceUnavailable``: 503 with ``Retry-After``
-and ``Cache-Control: no-store``. Whoever leaves the queue frees the place.
+and ``Cache-Control: no-store``. A client that leaves the queue frees its place.
 
 For each caller
 ===============
@@ -46,20 +46,20 @@ For each caller
         ]
     )
 
-Then each key has places and a queue of its own. A key is remembered for as
-long as it has requests. What the function raises is raised, and where it gives
+Each key then has places and a queue of its own. A key is remembered for as long
+as it has requests. What the function raises is raised, and where it returns
 ``None`` there is no limit.
 
 How long a place is held
 ========================
 
 Until the last byte of the answer is out, or the client has left, and the
-handler is done as well. Streams, downloads and WebSockets hold theirs for all
-their time: give them a limit of their own, by ``ignore`` and a second one in
-their sub-application. So do clients that send or read slowly, unless a proxy in
-front buffers what is sent.
+handler is done as well. Streams, downloads and WebSockets hold theirs for as
+long as they last: give them a limit of their own, with ``ignore`` and a second
+middleware in their sub-application. So do clients that send or read slowly,
+unless a proxy in front buffers what is sent.
 
-A request takes one place, also if the same middleware is listed in its
+A request takes one place, even if the same middleware is listed in its
 application and in a sub-application.
 
 Order
@@ -67,8 +67,8 @@ Order
 
 Inside of :mod:`aiohttp_middlewares.error`, which renders the refusal, and of
 all that refuses for less; outside of those that read the body, and of
-:mod:`aiohttp_middlewares.timeout`: then waiting takes nothing of the time that
-the handler has.
+:mod:`aiohttp_middlewares.timeout`: then waiting takes nothing from the
+handler's time.
 
 Limits
 ======
@@ -76,10 +76,10 @@ Limits
 The places are those of one process. With ``key`` there may be as many requests
 as there are keys and connections: a second one without it limits them all.
 
-aiohttp's default is to let a handler finish when its client has left, and its
-place is taken until then. With ``handler_cancellation=True`` it is cancelled.
-A handler that is shielded from a timeout, and goes on when its 504 is out, has
-no place any more.
+By default aiohttp lets a handler finish when its client has left, and its place
+is taken until then. With ``handler_cancellation=True`` it is cancelled. A
+handler that is shielded from a timeout, and goes on after its 504, no longer
+holds a place.
 """
 
 import asyncio

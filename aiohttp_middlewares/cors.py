@@ -3,9 +3,9 @@ r"""
 CORS middleware
 ===============
 
-Lets the pages of other origins read your answers, and no others: for an API
-that is called from a browser. It follows the `Fetch standard
-<https://fetch.spec.whatwg.org/#http-cors-protocol>`_.
+Lets the pages of other origins read your answers, those you list and no others
+(cross-origin resource sharing): for an API that browsers call. It follows the
+`Fetch standard <https://fetch.spec.whatwg.org/#http-cors-protocol>`_.
 
 Usage
 =====
@@ -34,7 +34,7 @@ Usage
         ]
     )
 
-An allow-list that lives elsewhere is a function:
+If the allow-list lives elsewhere, give a function:
 
 .. code-block:: python
 
@@ -67,19 +67,19 @@ Order
 =====
 
 Outside of :mod:`aiohttp_middlewares.error`, and outside of all that refuses
-requests or needs a login: a preflight bears no credentials. Outside of it
-stand only those that say who asks and where: proxy headers, host checks,
-redirects to HTTPS.
+requests or needs a login: a preflight bears no credentials. Only those that say
+who asks and where stand outside of it: proxy headers, host checks, redirects to
+HTTPS.
 
 Limits
 ======
 
-It tells browsers what pages may read. It keeps nobody from sending requests:
+It tells browsers what pages may read. It stops nobody from sending requests:
 that takes authentication, and protection against cross-site request forgery.
-Answers that no middleware sees, such as 400 to what is no HTTP, bear no
-headers of it.
+Answers that no middleware sees, such as 400 to what is not HTTP, have no CORS
+headers.
 
-Because of ``Vary: Origin`` a cache in front keeps one copy of an answer for
+Because of ``Vary: Origin``, a cache in front keeps one copy of an answer for
 each origin that asks, with ``allow_all`` too: a request without ``Origin`` is
 answered without the header, and nobody else may be given that answer.
 """

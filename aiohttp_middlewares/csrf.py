@@ -3,9 +3,9 @@
 CSRF middleware
 ===============
 
-Refuses requests that a page of another origin makes a browser send in the
-name of its user, for applications that know their users by a cookie or by
-basic authentication. It needs no tokens and keeps no state.
+Refuses cross-site request forgery, requests that a page of another origin makes
+a browser send in its user's name, for applications that know their users by a
+cookie or by basic authentication. It needs no tokens and keeps no state.
 
 Usage
 =====
@@ -31,7 +31,7 @@ Usage
 How it decides
 ==============
 
-As ``CrossOriginProtection`` of Go's ``net/http`` does, the first that fits:
+Like ``CrossOriginProtection`` of Go's ``net/http``, by the first that fits:
 
 1. ``GET``, ``HEAD`` and ``OPTIONS`` pass: they must not change anything. But
    a WebSocket handshake, which is a ``GET``, is looked at like the rest.
@@ -55,12 +55,12 @@ Limits
 ======
 
 A ``GET`` that changes something is not protected. Browsers older than 2023
-send no ``Sec-Fetch-Site``, and all of them send it to HTTPS and localhost
-only: there ``Origin`` decides alone. It is ``null``, and refused, for the
-forms of a page sent with ``Referrer-Policy: no-referrer``, the default of
-:mod:`aiohttp_middlewares.security_headers`: a site that is served by plain
-HTTP needs ``referrer_policy="same-origin"`` there. A cross-origin page that
-:mod:`aiohttp_middlewares.cors` allows to write has to be listed here as well.
+send no ``Sec-Fetch-Site``, and all of them send it to HTTPS and localhost only:
+without it ``Origin`` alone decides. It is ``null``, and refused, for the forms
+of a page sent with ``Referrer-Policy: no-referrer``, the default of
+:mod:`aiohttp_middlewares.security_headers`: a site that is served by plain HTTP
+needs ``referrer_policy="same-origin"`` there. A cross-origin page that
+:mod:`aiohttp_middlewares.cors` allows to write must be listed here as well.
 """
 
 import logging

@@ -3,9 +3,9 @@
 Early data middleware
 =====================
 
-Refuses requests that change something and came in the early data of TLS 1.3,
-for applications behind a proxy that has it switched on (``ssl_early_data on``
-in nginx): whoever recorded such a request can send it again (RFC 8470).
+Refuses requests that change something and came in the early data (0-RTT) of TLS
+1.3, for applications behind a proxy that has it switched on (``ssl_early_data
+on`` in nginx): whoever recorded such a request can replay it (RFC 8470).
 
 Usage
 =====
@@ -22,10 +22,10 @@ Usage
         ]
     )
 
-The proxy adds ``Early-Data: 1`` to a request that it cannot be sure of. The
-answer to it, unless its method is safe (``GET``, ``HEAD``, ``OPTIONS``,
-``TRACE``), is ``425 Too Early``, and browsers and proxies then send it again
-when the handshake is over.
+The proxy adds ``Early-Data: 1`` to a request that it cannot be sure of. Unless
+its method is safe (``GET``, ``HEAD``, ``OPTIONS``, ``TRACE``), the answer is
+``425 Too Early``, and browsers and proxies send it again when the handshake is
+over.
 
 For nginx:
 

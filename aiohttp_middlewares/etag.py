@@ -3,8 +3,8 @@
 ETag middleware
 ===============
 
-Gives answers an entity tag, and says 304 to a client that has the same already:
-a page that has not changed is not sent again.
+Gives answers an ``ETag`` and answers conditional requests (``If-None-Match``)
+with 304 Not Modified: a page that has not changed is not sent again.
 
 Usage
 =====
@@ -30,38 +30,38 @@ Usage
 What it does
 ============
 
-The answer to a ``GET`` or ``HEAD`` that is 200 and has its whole body in memory
-gets a weak ``ETag`` of it, unless it has one. A request whose
-``If-None-Match`` names that tag, or is ``*``, is answered 304 in its place, by
-weak comparison (RFC 9110 13.1.2): without the body and the headers that
-describe it, with all others (15.4.5). The same goes for a tag that the handler
-has set, such as the version of a record. What the client says in
-``If-Modified-Since`` does not count then (13.1.3).
+A 200 answer to a ``GET`` or ``HEAD`` with its whole body in memory gets a weak
+``ETag`` of it, unless it has one. A request whose ``If-None-Match`` names that
+tag, or is ``*``, is answered 304 in its place, by weak comparison (RFC 9110
+13.1.2): without the body and the headers that describe it, with all others
+(15.4.5). The same goes for a tag that the handler has set, such as the version
+of a record. What the client says in ``If-Modified-Since`` does not count then
+(13.1.3).
 
-Left alone are streams, payloads such as open files, ``web.FileResponse``, which
-has tags of aiohttp's own, other statuses, ``Cache-Control: no-store``, raised
-answers, and those that set a cookie, also one that a session sets when the
-answer leaves.
+It leaves alone streams, payloads such as open files, ``web.FileResponse``,
+which has tags of aiohttp's own, other statuses, ``Cache-Control: no-store``,
+raised answers, and those that set a cookie, even one that a session sets when
+the answer leaves.
 
 Order
 =====
 
 On either side of :mod:`aiohttp_middlewares.compression`. Outside of
 :mod:`aiohttp_middlewares.session` and whatever else sets cookies, or these are
-not seen. Where the answer leaves it is decided, so middlewares outside get the
-response object with its body and 200; ``access_log``, ``metrics`` and
+not seen. The decision falls when the answer leaves, so middlewares outside get
+the response object with its body and 200; ``access_log``, ``metrics`` and
 ``tracing`` count the 304.
 
 Limits
 ======
 
 The handler runs, and makes the body, to find out that it is the same: this
-saves the way, not the work. A handler that knows the version of what it shows
-can look at ``If-None-Match`` by itself.
+saves bandwidth, not work. A handler that knows the version of what it shows can
+look at ``If-None-Match`` itself.
 
-A body that is another each time has another tag each time: one with a nonce of
-:func:`~aiohttp_middlewares.csp_nonce`, a token, the time of day. There it
-costs, and saves nothing: list such URLs in ``ignore``.
+A body that differs each time has another tag each time: one with a nonce of
+:func:`~aiohttp_middlewares.csp_nonce`, a token, the time of day. That costs,
+and saves nothing: list such URLs in ``ignore``.
 
 The tag is made in the event loop, some 1 ms for a body of 1 MiB. ``If-Match``
 and ``If-Range`` are not looked at, and a weak tag fits neither. aiohttp's own

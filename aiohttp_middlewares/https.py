@@ -3,8 +3,8 @@
 HTTPS middleware
 ================
 
-Sets the scheme of requests to ``https`` where a proxy in front ends TLS, so
-that ``request.scheme``, ``request.secure`` and ``request.url`` say what the
+Sets the scheme of requests to ``https`` behind a reverse proxy that ends TLS,
+so that ``request.scheme``, ``request.secure`` and ``request.url`` say what the
 visitor sees.
 
 Usage
@@ -36,9 +36,9 @@ Middlewares further out see the request as it came.
 Limits
 ======
 
-Without ``trusted`` anybody who reaches the application past the proxy can
-claim to have come by HTTPS: then secure cookies are set in clear text, and a
-redirect to HTTPS does not happen.
+Without ``trusted``, anybody who gets past the proxy to the application can
+claim to have come by HTTPS: then secure cookies are set in clear text, and
+there is no redirect to HTTPS.
 
 The request that goes on is a clone: one that a middleware further out keeps
 has the old scheme. What is stored in either (``request["user"]``) is seen in

@@ -3,7 +3,7 @@ r"""
 HTTPS redirect middleware
 =========================
 
-Sends visitors who come by plain HTTP to the same URL by HTTPS.
+Redirects visitors who come by plain HTTP to the same URL by HTTPS.
 
 Usage
 =====
@@ -33,28 +33,27 @@ Usage
         ]
     )
 
-The port of the request is dropped: by HTTPS another one is served. If that
-is not 443, give ``https_port``. A request whose ``Host`` is missing or
-malformed is answered ``400 Invalid host header``.
+The port of the request is dropped, as HTTPS has another one. If that is not
+443, give ``https_port``. A request whose ``Host`` is missing or malformed is
+answered ``400 Invalid host header``.
 
 Order
 =====
 
 Inside of :mod:`aiohttp_middlewares.proxy_headers` (or
-:mod:`aiohttp_middlewares.https`), which know the visitor's scheme: without
-them an application behind a proxy that takes off the TLS redirects for ever;
-a request that looks so is warned of, once.
-Inside of :mod:`aiohttp_middlewares.trusted_host` as well, outside of all
-others.
+:mod:`aiohttp_middlewares.https`), which know the visitor's scheme: without them
+an application behind a proxy that ends TLS redirects for ever; a request that
+looks so is warned of, once. Inside of :mod:`aiohttp_middlewares.trusted_host`
+as well, outside of all others.
 
 Limits
 ======
 
-It redirects to any valid host that the visitor asked for; which hosts are
-yours, :mod:`aiohttp_middlewares.trusted_host` has to say. The request that is
-redirected has gone over the wire in clear text: ``Strict-Transport-Security``
-of :mod:`aiohttp_middlewares.security_headers` prevents the next one. Browsers
-follow no redirect of a WebSocket.
+It redirects to any valid host that the visitor asked for;
+:mod:`aiohttp_middlewares.trusted_host` says which hosts are yours. The request
+that is redirected has gone over the wire in clear text:
+``Strict-Transport-Security`` of :mod:`aiohttp_middlewares.security_headers`
+prevents the next one. Browsers do not follow a redirect of a WebSocket.
 """
 
 import logging

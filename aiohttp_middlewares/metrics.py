@@ -3,8 +3,8 @@
 Metrics middleware
 ==================
 
-Counts and times requests for Prometheus: how many, how long, how large, how
-many at once. Nothing that a client sends makes another series.
+Prometheus metrics of requests: how many, how long, how large, how many at once.
+Nothing that a client sends makes another series.
 
 Usage
 =====
@@ -25,7 +25,7 @@ Usage
 
 ``pip install "aiohttp-middlewares[metrics]"`` brings prometheus-client. Who may
 read ``/metrics`` is up to you: the page is public unless the proxy in front
-keeps it to itself, or it is in an application on a port of its own.
+refuses it, or it is in an application on a port of its own.
 
 What is measured
 ================
@@ -43,8 +43,8 @@ What is measured
 ``http_server_requests_in_progress``
     A gauge, by ``method``; open streams and WebSockets are among them.
 
-It is the answer that really left, whoever made it: the 404, 405, 500 and 504
-of aiohttp, too. A client that left before it got any is a 499.
+What counts is the answer that really left, whoever made it: the 404, 405, 500
+and 504 of aiohttp, too. A client that left before it got any is a 499.
 
 ``method`` is one of the nine standard methods, or ``_OTHER``. ``route`` is the
 path of the route, ``/users/{name}``, with the prefixes of its
@@ -72,9 +72,9 @@ Labels of your own
     )
 
 They are on all but the gauge. The function is called when all is over, so that
-it knows what the handler and the other middlewares found out. Each value that
-it returns makes new series that stay until the process ends. It must have few:
-never a name, an address or a header as it was sent.
+it knows what the handler and the other middlewares found out. Each new value
+that it returns makes new series that stay until the process ends. Keep the
+values few: never a name, an address or a header as it was sent.
 
 Traces
 ======
@@ -94,9 +94,9 @@ of them answers for all::
 
     PROMETHEUS_MULTIPROC_DIR=/run/metrics gunicorn ...
 
-prometheus-client writes to files there then. Requests in progress are those of
-the processes that live; that one has died, gunicorn has to say in its
-configuration:
+prometheus-client then writes to files there. Requests in progress are those of
+the living processes; the configuration of gunicorn has to say when one has
+died:
 
 .. code-block:: python
 
@@ -106,7 +106,7 @@ configuration:
     def child_exit(server, worker):
         multiprocess.mark_process_dead(worker.pid)
 
-Registries do not count then: :func:`metrics_handler` shows all that was
+Registries do not matter then: :func:`metrics_handler` shows all that was
 measured with prometheus-client. There are no exemplars.
 
 Order
@@ -119,10 +119,10 @@ registry or another namespace both do.
 Limits
 ======
 
-Of a request the bytes count that had arrived when all was over: not those of a
-body that nobody has waited for. One that is compressed and sent in chunks
-counts as it was inflated. Of an answer that breaks off, the part that was being
-sent does not count, which may be all of it, nor do the messages of WebSockets.
+The size of a request is what had arrived when all was over: a body that nobody
+waited for does not count. One that is compressed and sent in chunks counts as
+inflated. If an answer breaks off, the part that was being sent does not count,
+which may be all of it; nor do the messages of WebSockets.
 
 What aiohttp answers before any middleware is called is not seen: requests that
 it cannot parse.

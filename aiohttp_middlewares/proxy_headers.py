@@ -3,10 +3,10 @@
 Proxy headers middleware
 ========================
 
-Gives a request the address, the scheme and the host that the visitor had, as
-the proxies in front report them: for ``request.remote``, ``request.scheme``,
-``request.host`` and ``request.url`` behind nginx, HAProxy, a load balancer or
-a CDN.
+Gives a request the real client IP address, scheme and host, as the reverse
+proxies in front report them (``X-Forwarded-For``): for ``request.remote``,
+``request.scheme``, ``request.host`` and ``request.url`` behind nginx, HAProxy,
+a load balancer or a CDN.
 
 Usage
 =====
@@ -50,8 +50,8 @@ the walk begins at the socket and goes through the list from its end:
 
 1. The peer of the socket is not trusted: the request stays as it came.
 2. The next address is that of a trusted proxy: go on, to what it added.
-3. It is not trusted: this is the client. What stands further to the left it
-   may have made up, and nobody looks at it.
+3. It is not trusted: this is the client. It may have made up what stands
+   further to the left, and nobody looks at that.
 4. It cannot be read (``unknown``, ``_hidden``, garbage): the last address
    before it counts.
 5. The list is over and all were trusted: the outermost is the client.
@@ -63,23 +63,22 @@ that is neither HTTP nor HTTPS and a host that is none are passed over.
 Order
 =====
 
-Outermost, or nearly: all that asks who the visitor is, or builds URLs, stands
+Outermost, or nearly: whatever asks who the visitor is, or builds URLs, stands
 inside. It makes :mod:`aiohttp_middlewares.https` unnecessary.
 
 Limits
 ======
 
-The first proxy has to set these headers itself, not to hand on what the
-visitor sent: see :doc:`/how-to/behind-a-proxy`. With a number as ``trusted``
-anybody who can connect is taken for the proxy.
+The first proxy must set these headers itself, not pass on what the visitor
+sent: see :doc:`/how-to/behind-a-proxy`. With a number as ``trusted``, anybody
+who can connect is taken for the proxy.
 
 The request that goes on is a clone: one that a middleware further out keeps
 has the old address, and so has the access log of aiohttp. What is stored in
 either (``request["user"]``) is seen in both. A request whose body has been
 read cannot be cloned; it goes on unchanged.
 
-Of a list some sixty elements and eight kilobytes are read, from its right
-end.
+Some sixty elements and eight kilobytes of a list are read, from its right end.
 """
 
 import logging

@@ -1,10 +1,10 @@
 """
-=====
-Check
-=====
+======================
+Middleware order check
+======================
 
-Says what is wrong with a list of middlewares: what stands in the wrong place,
-twice, or alone, and what that does to visitors.
+Checks the order of the middlewares of an application: says what stands in the
+wrong place, twice, or alone, and what that does to visitors.
 
 Usage
 =====
@@ -43,15 +43,16 @@ What it looks at
 
 The list of the application; that of each sub-application, inside of those
 around it; and what :func:`~aiohttp_middlewares.with_middlewares` puts around a
-handler or a view, inside of both. Each fault is told once, where it comes from.
+handler or a view, inside of both. Each fault is reported once, where it comes
+from.
 
 Limits
 ======
 
-It reads lists and a few options, no URLs: a middleware with ``ignore`` or
-``urls`` is taken to be there for all requests. It knows the middlewares of this
-package only. Others are never complained of, and may do anything: where one
-stands outside, nothing is said to be missing.
+It reads lists and a few options, not URLs: a middleware with ``ignore`` or
+``urls`` counts as one for all requests. It knows only the middlewares of this
+package. It never complains about others, which may do anything: where one
+stands outside, nothing is reported as missing.
 """
 
 from typing import NamedTuple

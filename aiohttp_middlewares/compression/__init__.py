@@ -3,8 +3,8 @@
 Compression middleware
 ======================
 
-Sends answers compressed to the clients that accept it, with zstd, brotli or
-gzip: for an application whose proxy does not do it already.
+Compresses responses with gzip, brotli or zstd for the clients that accept it:
+for an application whose proxy does not do so already.
 
 Usage
 =====
@@ -28,8 +28,8 @@ Usage
     app.router.add_get("/notes", notes)
 
 gzip is always there. ``pip install "aiohttp-middlewares[zstd,brotli]"`` adds
-the two that are better; Python 3.14 has zstd of its own. What a client accepts
-is read as `RFC 9110 12.5.3
+the two that are better; Python 3.14 has zstd built in. What a client accepts is
+read as `RFC 9110 12.5.3
 <https://www.rfc-editor.org/rfc/rfc9110#section-12.5.3>`_ has it, weights,
 ``identity`` and ``*`` included.
 
@@ -50,20 +50,20 @@ These are sent as they are:
 * ranges (206)
 * ``Content-Encoding`` or ``Cache-Control: no-transform`` in the headers
 * what the handler itself has called ``enable_compression`` on
-* types that are not in ``content_types``; ``text/event-stream`` has to be
-  listed by that name
+* types that are not in ``content_types``; ``text/event-stream`` must be listed
+  by that name
 * bodies smaller than ``minimum_size``, empty ones, and those that would not get
   smaller
-* anything when no encoding is acceptable; that is no error
+* everything, when no encoding is acceptable; that is not an error
 
 Order
 =====
 
 Outside of :mod:`aiohttp_middlewares.idempotency`, whose repeated answers it
-compresses then, and inside of :mod:`aiohttp_middlewares.security_headers`. As
+then compresses, and inside of :mod:`aiohttp_middlewares.security_headers`. As
 it works where an answer leaves, it also compresses what a middleware outside of
-it answers instead, such as an error page. What should see uncompressed bodies
-in a response object sees them: the object is never changed.
+it answers instead, such as an error page. The response object is never changed:
+whoever looks at its body sees it uncompressed.
 
 Limits
 ======
@@ -76,20 +76,20 @@ or send ``Cache-Control: no-transform``.
 A file that is compressed is read and sent by the process, not by the kernel.
 Files that never change are better compressed once: aiohttp serves
 ``page.html.br`` and ``page.html.gz`` that lie beside ``page.html``. It looks
-for the word in ``Accept-Encoding`` and for no weights: ``gzip;q=0`` gets the
+for the word in ``Accept-Encoding`` and ignores weights: ``gzip;q=0`` gets the
 sibling as well.
 
 A handler that sets a strong ``ETag`` gets it back as ``W/"..."`` in
 ``If-None-Match``; compare without the prefix. In ``If-Match`` a weak tag fits
 nothing (RFC 9110 13.1.1): a client that reads with compression and writes back
 with ``If-Match`` is answered 412. List such URLs in ``ignore``, files among
-them, or compare there without the prefix as well. The same client that goes on
-with a download by ``If-Range`` gets all of it again where the server compares
+them, or compare there without the prefix as well. If the same client resumes a
+download with ``If-Range``, it gets all of it again where the server compares
 tags (13.1.5); aiohttp compares dates only, and sends a part of the plain file.
 
-A ``HEAD`` describes the answer without compression, and what a handler writes
-to a stream all the same is not sent. To HTTP/1.0 with keep-alive nothing is
-compressed, as there a body has to say its length first.
+The answer to ``HEAD`` describes the body without compression, and what a
+handler still writes to a stream is not sent. Nothing is compressed for HTTP/1.0
+with keep-alive, where a body must state its length first.
 """
 
 import os

@@ -3,9 +3,8 @@ r"""
 Error middleware
 ================
 
-Answers every exception with a response made by an error handler of your
-choice, by URL, by status or by class of exception: JSON unless told
-otherwise.
+Turns every exception into an error response, JSON unless told otherwise, by an
+error handler of your choice: by URL, by status or by class of exception.
 
 Usage
 =====
@@ -48,11 +47,11 @@ Error handlers
 
 :func:`default_error_handler`
     ``{"detail": message}`` as JSON. The message of an unexpected exception
-    is ``str(err)``, as it always was in this package: public services had
-    better not show that (CWE-209) and use the next one.
+    is ``str(err)``, as it always was in this package: public services should
+    not show that (CWE-209) and use the next one.
 :func:`problem_error_handler`
-    Problem details as RFC 9457 has them, or HTML, or text, as the client
-    accepts. Of an unexpected exception it tells no more than its status.
+    Problem details (RFC 9457), HTML or text, whichever the client accepts. Of
+    an unexpected exception it tells no more than the status.
 :func:`debug_error_handler`
     The traceback with its source, as HTML, text or JSON. For development.
 
@@ -60,36 +59,36 @@ What is logged
 ==============
 
 Each answer once, whoever renders it, to ``aiohttp_middlewares.error``: 500 and
-more as an error with its traceback, 4xx as information, below 400 nothing. A
+above as an error with its traceback, 4xx as information, nothing below 400. A
 limit of :mod:`aiohttp_middlewares.timeout`, and what the middlewares of this
-package answer with 502 or 503 as something is away or the load too high, is a
-warning. The status that counts is that of the answer. A record has
+package answer with 502 or 503 because something is away or the load too high,
+is a warning. The status that counts is that of the answer. A record has
 ``method``, ``path``, ``remote`` and ``status``, for formatters and filters;
-what the client sent is cut and escaped there. With ``log=False`` that is left
-to the error handlers: use it with handlers that log.
+what the client sent is cut and escaped there. ``log=False`` leaves logging to
+the error handlers: use it with handlers that log.
 
 Bad requests
 ============
 
-JSON, forms, charsets, ranges, cookies … that turn out to be none while aiohttp
-reads this request (``request.json()``, ``post()``, ``text()``,
+JSON, forms, charsets, ranges, cookies … that turn out to be invalid while
+aiohttp reads this request (``request.json()``, ``post()``, ``text()``,
 ``multipart()``, ``http_range`` …) are a 400. So is what a parser of your own
-refuses with a ``ValueError``: ``request.json(loads=parse)``. What you read
-in another way, such as ``json.loads(await request.text())``, is yours to
-answer; otherwise it is a 500.
+refuses with a ``ValueError``: ``request.json(loads=parse)``. What you read in
+another way, such as ``json.loads(await request.text())``, is yours to handle;
+otherwise it is a 500.
 
 What is left alone
 ==================
 
-Redirects and other raised answers below 400 pass as they are. An answer keeps
-the headers and cookies of the exception (``Allow``, ``WWW-Authenticate``,
-``Retry-After`` …), and a body that you gave the exception is not thrown away.
+Redirects and other raised answers below 400 pass unchanged. An answer keeps the
+headers and cookies of the exception (``Allow``, ``WWW-Authenticate``,
+``Retry-After`` …), and a body that you gave the exception is kept.
 
 Once a response has started there is no second one: the error passes on to
 aiohttp, which logs it and cuts the connection, so that the client sees that
-something went wrong. A client that went away is no error.
+something went wrong. A client that went away is not an error.
 
-An exception group that has but one exception in it, as task groups raise it,
+An exception group with a single exception in it, as task groups raise it,
 counts as that one. A handler that returns no response has failed, too.
 
 Order
@@ -103,15 +102,14 @@ own. What stands outside of it and raises gets aiohttp's plain answer.
 Limits
 ======
 
-What is raised outside of it, it does not see; neither does it see what is no
-HTTP at all. A file that is not there is no exception: ``web.FileResponse`` and
-``add_static`` make the 404, 403 or 416 themselves when they are sent, with an
-empty body. What fails after the middlewares and before the first byte (an
-async generator as ``body``, ``on_response_prepare``, a header that cannot be
-sent) is answered by nobody: aiohttp logs it and closes the connection. The
-rules for URLs are about whole paths, also in a sub-application.
-``request["error"]`` of older versions is ``request[REQUEST_ERROR_KEY]``, for
-as long as the error handler runs.
+It does not see what is raised outside of it, nor what is not HTTP at all. A
+missing file is not an exception: ``web.FileResponse`` and ``add_static`` make
+the 404, 403 or 416 themselves when they are sent, with an empty body. What
+fails after the middlewares and before the first byte (an async generator as
+``body``, ``on_response_prepare``, a header that cannot be sent) is answered by
+nobody: aiohttp logs it and closes the connection. URL rules match whole paths,
+in a sub-application too. ``request["error"]`` of older versions is
+``request[REQUEST_ERROR_KEY]``, for as long as the error handler runs.
 """
 
 import asyncio

@@ -3,8 +3,8 @@
 Idempotency middleware
 ======================
 
-Does what a client asks for once, however often it has to ask: for payments,
-orders and all that must not happen twice because an answer was lost.
+Handles each ``Idempotency-Key`` once, however often the client has to ask: for
+payments, orders and all that must not happen twice because an answer was lost.
 
 Usage
 =====
@@ -25,13 +25,13 @@ Usage
     )
     app.router.add_post("/payments", pay)
 
-A client makes up a key for each thing that it wants done, and sends it with
-every attempt: ``Idempotency-Key: "8e03978e-40d5-43e8-bc93-6894a57f9324"``
-(draft-ietf-httpapi-idempotency-key-header-07). The first of them is handled,
+A client makes up a key for each thing it wants done, and sends it with every
+attempt: ``Idempotency-Key: "8e03978e-40d5-43e8-bc93-6894a57f9324"``
+(draft-ietf-httpapi-idempotency-key-header-07). The first attempt is handled,
 the others get its answer. Requests without a key are left alone.
 
-With several processes the answers have to be in one place
-(``pip install "aiohttp-middlewares[redis]"``):
+With several processes, keep the answers in one place (``pip install
+"aiohttp-middlewares[redis]"``):
 
 .. code-block:: python
 
@@ -46,25 +46,25 @@ What is answered
 1. The first request with a key: what its handler answers.
 2. The same one again: the same status, headers and body, and
    ``Idempotent-Replayed: true``. An ``HTTPException`` that was raised is raised
-   again, so that its error page is the same. Not given again are cookies, and
-   what concerns one connection only.
+   again, so that its error page is the same. Cookies, and what concerns one
+   connection only, are not repeated.
 3. The same one while the first is handled: ``409`` with ``Retry-After``.
 4. Another one with that key, in method, path, query or body: ``422``.
 5. A key that is malformed, in several header lines, or missing where it is
-   ``required``: ``400``. It has 1 to 255 visible characters of ASCII, in quotes
-   or not. A body that cannot be read, such as one that is no gzip: ``400``.
+   ``required``: ``400``. It has 1 to 255 visible ASCII characters, in quotes or
+   not. A body that cannot be read, such as invalid gzip: ``400``.
 6. A body of more than ``max_body`` bytes: ``413``.
-7. When the store is away, or full of requests at work: ``503``; no handler is
+7. If the store is away, or full of requests at work: ``503``; no handler is
    called.
 
-Answers are remembered that would be the same the next time: those below 500
-but 401, 403, 408, 409, 425 and 429. With these, with 5xx, with any other
+Answers that would be the same the next time are remembered: those below 500
+except 401, 403, 408, 409, 425 and 429. After these, after 5xx, after any other
 exception, and when the handler is cancelled, the key is free again.
 
 An answer that cannot be kept (a stream, a file, one that the handler has
 prepared, one of more than ``max_body`` bytes) is remembered as done: the next
-request gets ``409`` without ``Retry-After``, the handler is not called again.
-So it is when a handler fails half-way through a stream.
+request gets ``409`` without ``Retry-After``, and the handler is not called
+again. The same goes for a handler that fails half-way through a stream.
 
 Whose key it is
 ===============
@@ -72,7 +72,7 @@ Whose key it is
 Keys of different clients are different keys. A client is who
 :func:`~aiohttp_middlewares.get_user` knows, else an address
 (``request.remote``): somebody unknown whose address has changed is another
-client, and is served once more. Where they are known by other means, say so:
+client, and is served once more. If you know clients by other means, say so:
 
 .. code-block:: python
 
@@ -96,19 +96,19 @@ Order
 Innermost: inside of all that finds out who asks (or one client would be
 another), and inside of :mod:`aiohttp_middlewares.shield`, with which a handler
 goes on when its client leaves and has its answer remembered. A shield inside of
-it would let a handler go on of which the key is free again. What stands inside
-of it, and changes answers, is not asked for those that are given again.
+it would let a handler go on whose key is free again. What stands inside of it,
+and changes answers, is not asked about repeated ones.
 
 Limits
 ======
 
 The body is read, up to ``max_body``, before the handler is called, which can
-read it in any way. No lock is held meanwhile: of two uploads at the same time
-the one that ends first is handled. A retry has to send the same bytes; a form
+read it in any way. No lock is held meanwhile: of two uploads at the same time,
+the one that ends first is handled. A retry must send the same bytes; a form
 that is encoded anew, with another boundary, is another body.
 
-An exception of a class of your own that is an ``HTTPException`` is raised again
-as aiohttp's for its status, with its headers, body, ``message`` and ``data``.
+An ``HTTPException`` of a class of your own is raised again as aiohttp's for its
+status, with its headers, body, ``message`` and ``data``.
 
 A :class:`MemoryStore` that is full forgets the oldest answers, whoever fills
 it: a rate limit outside holds that back.
@@ -116,9 +116,9 @@ it: a rate limit outside holds that back.
 A Redis that forgets or evicts keys forgets answers: give it
 ``maxmemory-policy noeviction``. A handler that blocks its event loop for 30
 seconds loses its lock. So does one while Redis is away for as long, or forgets
-it: of that Redis is told within 3 seconds. Another process may handle the same
-request then. The first of both answers is given to both, if it can be, and the
-log says so as a WARNING.
+the lock: Redis is told of it again within 3 seconds. Another process may handle
+the same request then. The first of both answers is given to both, if it can be,
+and the log says so as a WARNING.
 """
 
 import asyncio

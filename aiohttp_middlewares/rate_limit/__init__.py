@@ -3,8 +3,8 @@
 Rate limit middleware
 =====================
 
-Lets each client make so many requests in a while, over all processes and
-machines that serve it.
+Rate limiting: lets each client make so many requests in a while, counted over
+all processes and machines that serve it.
 
 Usage
 =====
@@ -42,16 +42,15 @@ Usage
 It takes ``pip install "aiohttp-middlewares[rate-limit-redis]"``, or
 ``[rate-limit]`` where one process counts for itself, in memory: the default.
 The counting is done by the package `limits <https://limits.readthedocs.io>`_,
-of which any asynchronous storage goes; in memory it is done here, by the same
+with any of its asynchronous storages; in memory it is done here, by the same
 rules, in fewer steps.
 
 RateLimit headers and 429
 =========================
 
 Every answer to a limited request, whatever kind of answer it is, says what is
-left, as `draft-ietf-httpapi-ratelimit-headers-11
-<https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/>`_
-has it::
+left, by `draft-ietf-httpapi-ratelimit-headers-11
+<https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/>`_::
 
     RateLimit-Policy: "10-per-second";q=10;w=1, "300-per-minute";q=300;w=60
     RateLimit: "10-per-second";r=9;t=1, "300-per-minute";r=154;t=17
@@ -59,34 +58,34 @@ has it::
 ``q`` units in ``w`` seconds; ``r`` are left, and in ``t`` seconds there will
 be more. All limits of a request are in one list: those of nested middlewares,
 of :func:`rate_limit` and of :func:`check_rate_limit`, too. A second one of the
-same name is called ``"5-per-minute-2"``; of more than 16 the first are told.
+same name is called ``"5-per-minute-2"``; if there are more than 16, the first
+are told.
 
 A request that is refused gets ``429 Too Many Requests``, ``Cache-Control:
-no-store`` and a ``Retry-After`` of one second at least. Who waits so long gets
-in, if nobody else takes the units meanwhile.
+no-store`` and a ``Retry-After`` of one second at least. A client that waits so
+long gets in, unless somebody else takes the units meanwhile.
 
 Whom it counts
 ==============
 
 By default :func:`client_ip`, for each route: ``/users/{id}`` is one, whatever
-the id, and all that is answered 404 or 405 is another. So ``"300/minute"`` are
-300 of each route; with ``scope="global"`` they are 300 of all together. For
-``key`` a function of your own gives any string instead; ``None`` stands for a
+the id, and all that is answered 404 or 405 is another. So ``"300/minute"``
+means 300 of each route; with ``scope="global"``, 300 of all together. A
+function of your own as ``key`` gives any string instead; ``None`` stands for a
 request that is not limited. What a client sends may be a key: of scope and key
 together only a hash is kept, and no key reaches into the bucket of another
-scope or of another key function.
-(Functions go by their module and name, a lambda by its line: several that one
-function has made, or that are partial objects of one, count as the same where
-they share a storage. A word in front of the key tells them apart.)
+scope or of another key function. (Functions go by their module and name, a
+lambda by its line: several that one function has made, or that are partial
+objects of one, count as the same where they share a storage. A word in front of
+the key tells them apart.)
 
 Several limits
 ==============
 
-All are tested before any is counted, so that a request that one of them
-refuses takes nothing from the others. In memory and in Redis (by redis-py) that
-is done at once. Other storages are asked twice for each limit; there two
-requests in the same moment may still take a unit from one limit while another
-refuses them.
+All are tested before any is counted, so that a request that one of them refuses
+takes nothing from the others. In memory and in Redis (by redis-py) that is
+atomic. Other storages are asked twice for each limit; there, two requests in
+the same moment may still take a unit from one limit while another refuses them.
 
 How many round trips
 ====================
@@ -100,16 +99,16 @@ When the storage is away
 ========================
 
 No request waits longer than ``storage_timeout``. ``on_storage_error`` says what
-comes then: ``"allow"`` lets all pass and tells nothing of limits, ``"deny"``
+happens then: ``"allow"`` lets all pass and tells nothing of limits, ``"deny"``
 answers 503 with a ``Retry-After``, ``"memory"`` counts in each process for
 itself. The log has one warning when the storage is found to be away, and one
 line at ``INFO`` when it is back.
 
 A storage that failed is left alone for as long as the last try has taken, a
 tenth of a second at least. Then one request tries again, and the others go on
-without. That all connections are in use is no outage: requests queue for
-them. A request whose time is over before it had a connection goes the same way
-as in an outage, which is logged once.
+without. When all connections are in use, that is not an outage: requests queue
+for them. A request whose time is over before it had a connection is treated as
+in an outage, which is logged once.
 
 A request that is cancelled is counted.
 
@@ -123,7 +122,7 @@ so that a page in a browser can read a 429, and preflights are not counted. (A
 page of another origin reads the fields only if ``expose_headers`` of cors names
 them: ``RateLimit``, ``RateLimit-Policy``, ``Retry-After``.)
 Outside of :mod:`aiohttp_middlewares.body_limit` and all that works: a request
-that is refused costs nothing more. Where the key is who is logged in, a second
+that is refused costs nothing more. If the key is the logged-in user, a second
 one stands inside of what finds that out.
 
 Limits
@@ -134,8 +133,8 @@ counts twice.
 
 In memory each process counts for itself, forgets all when it stops, and keeps
 some 100,000 counts: beyond that the oldest are forgiven. Applications that
-share a Redis share the buckets of routes of the same name: give each a database
-of its own (``async+redis://localhost:6379/1``).
+share a Redis share the buckets of routes with the same name: give each a
+database of its own (``async+redis://localhost:6379/1``).
 
 ``"moving-window"`` is exact, and stores a time for each unit;
 ``"sliding-window"`` stores two numbers, and takes the requests of the last
@@ -145,8 +144,8 @@ in Redis with the first unit; ``"fixed-window"`` stores one, and lets twice as
 many pass around the end of a window. A cost that is higher than a limit is
 always refused, with a whole window as ``Retry-After``.
 
-The connections to a storage that was given as a URI are closed when the event
-loop ends; a storage object is closed by whoever made it.
+The connections to a storage given as a URI are closed when the event loop ends;
+whoever made a storage object closes it.
 """
 
 import functools
