@@ -1,11 +1,11 @@
 """
-===============
-JSON Web Tokens
-===============
+=====================
+JSON Web Tokens (JWT)
+=====================
 
-Tells whether a JWT is good, for
-:func:`~aiohttp_middlewares.bearer_auth.bearer_auth_middleware`: whoever has
-issued it has signed it, for this API, and it has not expired.
+Verifies JWTs for
+:func:`~aiohttp_middlewares.bearer_auth.bearer_auth_middleware`: the issuer has
+signed the token, for this API, and it has not expired.
 
 Usage
 =====
@@ -30,33 +30,32 @@ Usage
     )
 
 It takes ``pip install "aiohttp-middlewares[jwt]"``: joserfc does the signing
-and verifying. What it makes can be asked without the middleware as well:
-``await verify(token)`` gives the claims of a good token, and ``None`` for all
-others.
+and verifying. A verifier works without the middleware as well: ``await
+verify(token)`` gives the claims of a good token, and ``None`` for all others.
 
 What is a good token
 ====================
 
-That of one of ``algorithms``, signed with a key that is for it (RFC 8725 3.1):
-by its kind and curve, and by its own ``alg``, ``use`` and ``key_ops``. What the
-token itself says of keys (``jku``, ``x5u``, ``x5c``, ``jwk``) is not looked at;
-of ``kid`` the key of that name is taken, and one that has no name. A token with
+One of ``algorithms``, signed with a key that is for it (RFC 8725 3.1): by its
+kind and curve, and by its own ``alg``, ``use`` and ``key_ops``. What the token
+itself says of keys (``jku``, ``x5u``, ``x5c``, ``jwk``) is ignored; ``kid``
+chooses the key of that name, or else one that has no name. A token with
 ``crit`` is refused, as no extension is known.
 
-Then ``iss`` and ``aud`` have to be there and be right, unless that is ``None``;
-``exp``, ``nbf`` and ``iat`` are times, and right within ``leeway``. One of more
-than 65536 characters, or with a header of more than 8192, is not even looked
-at.
+Then ``iss`` and ``aud`` must be there and be right, unless that option is
+``None``; ``exp``, ``nbf`` and ``iat`` are times, and right within ``leeway``. A
+token of more than 65536 characters, or with a header of more than 8192, is not
+even looked at.
 
 Keys at a URL (JWKS)
 ====================
 
 They are fetched when the first token comes, within 10 seconds, and kept: one
-fetch for all who wait. For a token with an unknown ``kid`` they are fetched
-anew, at most once in a minute, so that an issuer can change its keys at any
-time, and nobody can have its server asked at will; and after an hour, as a key
-may have been taken back. While the issuer's server is away, or sends nothing
-usable, the old keys are good. Where there is none at all,
+fetch for all who wait. They are fetched again for a token with an unknown
+``kid``, at most once a minute, so that an issuer can change its keys at any
+time, and nobody can make us ask its server at will; and after an hour, as a key
+may have been revoked. While the issuer's server is away, or sends nothing
+usable, the old keys are good. If there are none at all,
 :class:`KeysUnavailable` is raised, which the middleware answers with 503; the
 next attempt is made after 5 seconds.
 
@@ -66,15 +65,14 @@ can be used by any number of middlewares; it needs no closing.
 Order
 =====
 
-It is no middleware: see :mod:`aiohttp_middlewares.bearer_auth`.
+It is not a middleware: see :mod:`aiohttp_middlewares.bearer_auth`.
 
 Limits
 ======
 
-Nobody asks the issuer whether a token was taken back: it is good until it
-expires. Encrypted tokens (JWE) and tokens inside of others are not good.
-Verifying by a public key takes some ten to a hundred microseconds, in the
-event loop.
+Nobody asks the issuer whether a token was revoked: it is good until it expires.
+Encrypted tokens (JWE) and nested tokens are not good. Verifying with a public
+key takes some ten to a hundred microseconds, in the event loop.
 """
 
 import time

@@ -106,7 +106,7 @@ died:
     def child_exit(server, worker):
         multiprocess.mark_process_dead(worker.pid)
 
-Registries do not matter then: :func:`metrics_handler` shows all that was
+Registries have no effect then: :func:`metrics_handler` shows all that was
 measured with prometheus-client. There are no exemplars.
 
 Order

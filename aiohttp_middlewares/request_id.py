@@ -3,9 +3,10 @@ r"""
 Request id middleware
 =====================
 
-Gives every request an id: in its answer, in every line that is logged for it,
-and in the requests that it makes of other services. With it a user's complaint
-leads to the lines of one request among those of all servers.
+Gives every request an id (correlation id): in its answer, in every line that is
+logged for it, and in the requests that it makes to other services. It leads
+from a user's complaint to the log lines of one request, among those of all
+servers.
 
 Usage
 =====
@@ -27,19 +28,19 @@ Usage
     app = web.Application(middlewares=[request_id_middleware()])
 
 :func:`get_request_id` gives it to the handler, to the tasks that the handler
-starts, and to whatever runs for the request without knowing it;
+starts, and to whatever runs for the request without having it;
 :func:`~aiohttp_middlewares.client.propagate_request_id_middleware` sends it on.
 
 Which id
 ========
 
-That of the request, if it has one and it is good: a proxy in front has made it,
-and logs it, too. Else a new one of 32 hexadecimal digits. Each answer bears it
+The one that the request has, if it is good: a proxy in front has made it, and
+logs it, too. Otherwise a new one of 32 hexadecimal digits. Each answer bears it
 in the first of the headers, once, whatever kind of answer it is.
 
-What a client sends is never logged, but for an id that is good: it has 1 to
-128 letters, digits and ``._~:/+=-``. Anybody can choose such an id; where it
-must be unique, say with ``trusted`` who may.
+What a client sends is never logged, except for a good id: one of 1 to 128
+letters, digits and ``._~:/+=-``. Anybody can choose such an id; where it must
+be unique, say with ``trusted`` who may.
 
 Order
 =====

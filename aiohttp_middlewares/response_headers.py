@@ -3,8 +3,8 @@
 Response headers middleware
 ===========================
 
-Adds headers of your own, custom headers, to every answer, whatever kind of
-answer it is.
+Adds custom headers of your own to every response, whatever kind of response it
+is.
 
 Usage
 =====
@@ -55,22 +55,22 @@ as they are about to leave, and may set, add and take off what it likes:
         middlewares=[response_headers_middleware(not_for_caches)]
     )
 
-It should leave alone what says how the body comes (``Content-Length``,
-``Transfer-Encoding``, ``Connection``). If it raises, or leaves what no header
-can hold, that is logged, and the answer is sent without its changes.
+It should leave alone what says how the body is sent (``Content-Length``,
+``Transfer-Encoding``, ``Connection``). If it raises, or leaves something that
+no header can hold, that is logged, and the answer is sent without its changes.
 
 Order
 =====
 
 Inside of :mod:`aiohttp_middlewares.security_headers`, whose ``remove`` takes
 off a ``Server`` of yours as well; outside of all others that answer, as what is
-answered outside of it has none of the headers. Of two the inner one has its way
-with mappings, the outer one with functions.
+answered outside of it has none of the headers. Of two, the inner one wins with
+mappings, the outer one with functions.
 
 Limits
 ======
 
-What no middleware sees, such as the 400 to what is no HTTP, has none of the
+What no middleware sees, such as the 400 to what is not HTTP, has none of the
 headers. A function cannot wait for anything.
 """
 

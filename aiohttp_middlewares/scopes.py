@@ -3,8 +3,8 @@
 Scopes and roles
 ================
 
-Says what a handler asks of whoever calls it, where a middleware has found out
-who that is: a token, an API key or a sign-in.
+Authorization: says which scopes or role a handler requires of its caller, once
+a middleware has found out who that is, by a token, an API key or a sign-in.
 
 Usage
 =====
@@ -47,10 +47,11 @@ Usage
 
 A scope is one of those in the claim ``scope``, a string with spaces between
 them (RFC 8693 4.2), or ``scp``, as some servers have it; a role one of those in
-``roles``. All scopes that are named have to be there, and the role as well.
+``roles``. All the named scopes must be there, and the role as well.
 
-Nobody known: 401 with ``WWW-Authenticate: Bearer``. Somebody who lacks one: 403
-with ``error="insufficient_scope"`` and the scopes that are needed (RFC 6750 3).
+A caller who is not known gets 401 with ``WWW-Authenticate: Bearer``; one who
+lacks a scope or the role gets 403 with ``error="insufficient_scope"`` and the
+scopes that are needed (RFC 6750 3).
 
 Order
 =====
@@ -60,8 +61,8 @@ The decorator stands directly around the handler, inside of all middlewares.
 Limits
 ======
 
-It knows what the claims say, not whose note number 7 is: that is for the
-handler.
+It knows what the claims say, not whose note number 7 is: the handler has to
+check that.
 """
 
 import functools

@@ -4,8 +4,9 @@ Server timing middleware
 ========================
 
 Tells browsers how long the server took, and for what: the time to the first
-byte, and whatever the handler measures, in ``Server-Timing``, which developer
-tools draw. It gives the same to a function of yours, for statsd and the like.
+byte, and whatever the handler measures, in the ``Server-Timing`` header, which
+developer tools draw. It gives the same to a function of yours, for statsd and
+the like.
 
 Usage
 =====
@@ -37,10 +38,11 @@ The answer, in milliseconds::
 What is measured
 ================
 
-``total`` ends with the first byte of the answer, as it has to stand in its
-head. It is on every kind of answer, and so is what was measured until then;
+``total`` ends with the first byte of the answer, as it has to go into its
+headers. It is on every kind of answer, and so is what was measured until then;
 what the handler, or another server behind it, put into ``Server-Timing``
-follows. Measures may be nested, and run at once in many tasks and threads.
+follows. Measures may be nested, and run at the same time in many tasks and
+threads.
 
 ``emit`` is told when the last byte is out, or the client has left, and
 what was measured until then is in :attr:`Timing.measures`.
@@ -57,13 +59,13 @@ Outside of all that may answer. What stands outside of it is not timed.
 Limits
 ======
 
-Everybody can read the header, and with it tell a hit of a cache from a miss,
-or a user who exists from one who does not: leave it out with ``header=False``
-where that matters. Scripts of other origins see it only where the answer has
+Everybody can read the header, and tell from it a cache hit from a miss, or a
+user who exists from one who does not: leave it out with ``header=False`` where
+that matters. Scripts of other origins see it only where the answer has
 ``Timing-Allow-Origin``.
 
-A request keeps 1,000 measures, and the header as many of them as fit into
-2,000 characters: proxies refuse longer heads.
+A request keeps 1,000 measures, and the header as many of them as fit into 2,000
+characters: proxies refuse longer headers.
 
 The processor time of tasks that the handler starts, and of threads, is not in
 ``cpu``. :mod:`aiohttp_middlewares.shield` runs the handlers that it shields in

@@ -3,8 +3,9 @@
 Timeout middleware
 ==================
 
-Answers 504 when a handler takes too long to begin its response, for
-applications behind a proxy whose own limit ends in an error page of its own.
+Sets a request timeout: answers 504 when a handler takes too long to begin its
+response, for applications behind a proxy whose own limit ends in an error page
+of its own.
 
 Usage
 =====

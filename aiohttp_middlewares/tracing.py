@@ -3,8 +3,8 @@ r"""
 Tracing middleware
 ==================
 
-Makes a span of every request, and metrics, with OpenTelemetry: for seeing
-where the time of one request went, in this service and in those that it asks.
+Traces every request with OpenTelemetry, as a span and in metrics: to see where
+the time of one request went, in this service and in those that it calls.
 
 Usage
 =====
@@ -21,10 +21,10 @@ Usage
         ]
     )
 
-It needs the extra ``tracing``, which is OpenTelemetry's API. What becomes of
-spans and metrics is up to its SDK: install ``opentelemetry-sdk`` and an
-exporter, and set the providers, before or after the application is built.
-Where none is set, the context of a trace is passed on and nothing else is done.
+It needs the extra ``tracing``, which is OpenTelemetry's API. Its SDK decides
+what becomes of spans and metrics: install ``opentelemetry-sdk`` and an
+exporter, and set the providers, before or after the application is built. If
+none is set, the context of a trace is passed on and nothing else happens.
 
 .. code-block:: python
 
@@ -69,16 +69,16 @@ status code, ``error.type`` is ``499``, and the status stays unset.
 
 It continues the trace that the request names by the global propagator, which
 is by default ``traceparent`` and ``baggage``; what is malformed in these is
-left out. It is the current span in the handler, in all that stands further in,
-and in what is logged for the request until it is over, aiohttp's access log
-included. It ends when the last byte of the answer is out, that of a stream or
-a WebSocket too, or when the client has left.
+left out. It is the current span in the handler, in everything further in, and
+in what is logged for the request until it is over, aiohttp's access log
+included. It ends when the last byte of the answer is out, that of a stream or a
+WebSocket too, or when the client has left.
 
 The metrics are ``http.server.request.duration`` and
 ``http.server.active_requests``, and the sizes of bodies on the wire,
-``http.server.request.body.size`` and ``http.server.response.body.size``. Only
-the first is stable in the conventions so far. Nothing that a client makes up
-is in their attributes.
+``http.server.request.body.size`` and ``http.server.response.body.size``. So far
+only the first is stable in the conventions. Nothing that a client makes up is
+in their attributes.
 
 One span a request
 ==================
@@ -87,10 +87,10 @@ Listed twice, or in a sub-application too, the outer one counts. Where
 ``opentelemetry-instrumentation-aiohttp-server`` traces the application as
 well, this one steps aside and says so once in the log.
 
-What ``ignore`` names has neither a span nor metrics. What is done for it does
-not begin traces of its own: it belongs to the trace that the request came
-with, or to none, as there is a parent that is not sampled. (A sampler that
-does not ask for the parent does not see that; the SDK's own default does.)
+What ``ignore`` names has neither a span nor metrics. What is done for it begins
+no traces of its own: it belongs to the trace that the request came with, or to
+none, as its parent is not sampled. (A sampler that does not look at the parent
+does not see that; the SDK's own default does.)
 
 OpenTracing
 ===========
@@ -124,10 +124,10 @@ Outside of all that answers, as what is answered outside of it is in no span.
 Limits
 ======
 
-A path may hold secrets, such as the token of a link: it is told as it is, and
-so are headers that are to be captured. Those of a secret name are refused.
-A request that aiohttp cannot parse has no span. The parser of aiohttp 3.12 does
-not know QUERY, and its name is lost there.
+A path may hold secrets, such as the token of a link: it is recorded as it is,
+and so are headers that are to be captured. Those with a secret name are
+refused. A request that aiohttp cannot parse has no span. The parser of aiohttp
+3.12 does not know QUERY, and its name is lost there.
 """
 
 import logging

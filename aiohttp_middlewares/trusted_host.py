@@ -3,9 +3,9 @@
 Trusted host middleware
 =======================
 
-Answers only those requests that are addressed to a host of yours, for
-applications that build links, choose a tenant or fill a cache by
-``request.host``: else a visitor chooses what stands in there.
+Checks the ``Host`` header: answers only requests that are addressed to a host
+of yours, for applications that build links, choose a tenant or fill a cache by
+``request.host``; otherwise the visitor chooses what stands in there.
 
 Usage
 =====
@@ -32,11 +32,10 @@ What is one host
 ================
 
 A host is parsed (RFC 9110 section 7.2, RFC 3986 section 3.2.2), and then
-compared without case, port and trailing dot. A name of another script may be
-listed in either spelling; browsers send it in punycode, as ASCII is all that
-a host may be made of. What cannot be parsed is refused even if ``*`` is
-allowed: aiohttp itself lets ``a b``, ``evil@x``, ``x/y`` and an empty host
-through.
+compared without case, port and trailing dot. A name in another script may be
+listed in either spelling; browsers send it in punycode, as a host may hold
+ASCII only. What cannot be parsed is refused even if ``*`` is allowed: aiohttp
+itself lets ``a b``, ``evil@x``, ``x/y`` and an empty host through.
 
 The answer to any other host is ``400 Invalid host header``. Where
 ``www.example.com`` is listed and ``example.com`` is not, a visitor of the
@@ -46,15 +45,15 @@ Order
 =====
 
 Inside of :mod:`aiohttp_middlewares.proxy_headers`, which may set the host;
-outside of all others, so that none of them works with a host that is not
-yours. The refusal is plain text: error middlewares stand further in.
+outside of all others, so that none of them works with a host that is not yours.
+The refusal is plain text, as error middlewares stand further in.
 
 Limits
 ======
 
-A visitor without a valid host sees the refusal without security headers. Of
-what RFC 3986 allows in a name, characters such as ``,`` or ``'`` and ``%``
-escapes are refused: no name in use has them.
+A visitor without a valid host sees the refusal without security headers.
+Characters such as ``,`` or ``'`` and ``%`` escapes, which RFC 3986 allows in a
+name, are refused: no name in use has them.
 """
 
 import logging

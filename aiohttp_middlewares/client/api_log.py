@@ -3,8 +3,9 @@
 API log
 =======
 
-Reports each call to a service that collects them, in the background: for
-audits and usage statistics that must not slow the application down.
+Reports each outgoing API call to a service that collects them, in the
+background: for audits and usage statistics that must not slow the application
+down.
 
 Usage
 =====
@@ -51,8 +52,8 @@ Limits
 
 What is not yet sent is lost when the process ends without
 ``await log.aclose()``. Records are sent one after the other; ``send`` should
-have a timeout of its own. Secrets within a path are not recognised: strike
-them out with ``redact``.
+have a timeout of its own. Secrets within a path are not recognised: remove them
+with ``redact``.
 """
 
 import asyncio

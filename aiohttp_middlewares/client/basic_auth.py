@@ -1,11 +1,11 @@
 """
-==========
-Basic auth
-==========
+=================
+Client basic auth
+=================
 
-Sends a user name and a password (RFC 7617) to the origins that are meant,
-and to no other: for clients of services behind HTTP authentication. What asks
-for them in an application is :mod:`aiohttp_middlewares.basic_auth`.
+Sends a user name and a password (HTTP basic authentication, RFC 7617) to the
+given origins and to no others: for clients of services that ask for them. An
+application asks for them with :mod:`aiohttp_middlewares.basic_auth`.
 
 Usage
 =====

@@ -48,9 +48,9 @@ Usage
     asyncio.run(main())
 
 Each origin has a circuit. After ``failures`` failures in a row it opens: no
-request is sent for ``reset`` seconds. Then one is, the probe, and the others
-still fail at once; when the probe succeeds the circuit is closed, and when it
-fails the time starts anew. A probe that has no outcome within
+request is sent for ``reset`` seconds. Then one is sent, the probe, and the
+others still fail at once; if the probe succeeds, the circuit closes, and if it
+fails, the time starts anew. A probe that has no outcome within
 ``probe_timeout`` seconds gives way to another one.
 
 A failure is
@@ -61,30 +61,30 @@ A failure is
   ``attempt_timeout`` of a :doc:`retry middleware </client/retry>` outside, a
   deadline.
 
-None is what says nothing of the origin: a caller who gives up, for whom
-:func:`asyncio.timeout` around the call is as good as ``task.cancel()``; a
+Not a failure is what says nothing about the origin: a caller who gives up, for
+whom :func:`asyncio.timeout` around the call is as good as ``task.cancel()``; a
 connection of the pool that was closed while it was idle; the wait for a place
 in the pool of the session; a proxy, and what fails on the way through it; a
 resolver that fails; a body of the caller's that cannot be read; this machine
 out of descriptors, ports or networks.
 
-Failures of requests that overlap are one, unless they began and ended a tenth
-of a second apart: a restart that cuts eight requests is one event. What began
-before the circuit opened, or closed, no longer counts, however it ends.
+Failures of overlapping requests count as one, unless they began and ended a
+tenth of a second apart: a restart that cuts eight requests is one event. What
+began before the circuit opened, or closed, no longer counts, however it ends.
 
 Order
 =====
 
-Inside of a retry middleware, which so learns of each failure and does not
-repeat :class:`CircuitOpenError`. That exception has what the attempt before
-it came to as its ``__cause__``.
+Inside of a retry middleware, which thus learns of each failure and does not
+repeat :class:`CircuitOpenError`. That exception has what the attempt before it
+came to as its ``__cause__``.
 
 Limits
 ======
 
 The circuits are those of one process. An origin that has not failed for ten
-times ``reset`` is forgotten. Over plain http a proxy answers in the place of
-the origin, and its 502 counts.
+times ``reset`` is forgotten. Over plain http a proxy answers in place of the
+origin, and its 502 counts.
 """
 
 import errno

@@ -1,11 +1,11 @@
 """
-========
-Deadline
-========
+====================
+Deadline propagation
+====================
 
-Ends the calls that a request needs before the request itself is out of time:
-for applications whose visitors have had their 504 while three services are
-still working for them.
+Passes the time limit of a request on to the calls that it makes, and ends these
+before the request itself is out of time: for applications whose visitors have
+had their 504 while three services are still working for them.
 
 Usage
 =====
@@ -55,31 +55,31 @@ Usage
 
     asyncio.run(main())
 
-The server's ``timeout_middleware`` says until when. What is left of that,
-less ``margin``, is what a call may take to its response headers; when it has
-taken that long it is cut, and one that would begin with nothing left is not
-sent. Either raises :class:`DeadlineExceeded`, and the margin is the time to
-make an answer of it. Of nested limits the smallest counts.
+The server's ``timeout_middleware`` sets the deadline. A call has the time that
+is left, less ``margin``, until its response headers; then it is cut, and one
+that would begin with no time left is not sent. Either raises
+:class:`DeadlineExceeded`, and the margin is the time to turn that into an
+answer. With nested limits, the smallest counts.
 
 There is no limit outside of a request, once its response has started (a stream
 may go on for as long as it likes), in a shielded handler, which outlives the
 limit on purpose, and in a task that outlives its request.
 
 Services listed in ``origins`` are told how long they have, so that they can
-give up as well: in milliseconds, by the header that Envoy sends.
+give up as well: in milliseconds, in the header that Envoy sends.
 
 Order
 =====
 
 Inside of retry, which does not repeat :class:`DeadlineExceeded`, and outside
-of all that may take time: throttle, tokens. Outside of a circuit breaker,
-which so is not asked about what is not sent, and counts what is cut.
+of all that may take time: throttle, tokens. Outside of a circuit breaker, which
+is then not asked about what is not sent, and counts what is cut.
 
 Limits
 ======
 
-It is the attempt that is cut, not the reading of the body: the server's limit
-ends that. Other time limits, such as aiohttp's own, hold as well.
+The attempt is cut, not the reading of the body: the server's limit ends that.
+Other time limits, such as aiohttp's own, hold as well.
 """
 
 import asyncio

@@ -1,10 +1,10 @@
 """
-==========
-Request id
-==========
+=================
+Client request id
+=================
 
-Passes the id of the request that is being served on to the services which are
-asked for help: for finding one user's request in the logs of all of them.
+Passes the id of the current request (correlation id) on to the services that it
+calls: to find one user's request in the logs of all of them.
 
 Usage
 =====
@@ -24,8 +24,8 @@ Usage
         return aiohttp.ClientSession(middlewares=[propagate])
 
 The id is the one that :mod:`aiohttp_middlewares.request_id`, the middleware of
-the server side, has given the request that is being served. Outside of a
-request nothing is sent.
+the server side, has given to the request being served. Outside of a request
+nothing is sent.
 
 Order
 =====

@@ -1,10 +1,10 @@
 """
-===========
-Request log
-===========
+==================
+Client request log
+==================
 
-Logs each request that a client sends, with its outcome and its duration, and
-no secrets: for seeing what an application asks of others.
+Logs each request that a client session sends, with its outcome and its
+duration, without secrets: to see what an application asks of others.
 
 Usage
 =====
@@ -42,9 +42,9 @@ Outside of a retry middleware it logs each request once, inside each attempt.
 Limits
 ======
 
-The duration ends with the headers of the response. Each hop of a redirect is
-a request, and so is what aiohttp repeats by itself when a connection broke.
-Secrets within a path are not recognised: strike them out with ``redact``.
+The duration ends with the headers of the response. Each hop of a redirect is a
+request, and so is what aiohttp repeats by itself when a connection broke.
+Secrets within a path are not recognised: remove them with ``redact``.
 
 .. code-block:: python
 

@@ -1,9 +1,9 @@
 """
-========
-Throttle
-========
+===================================
+Throttle: client-side rate limiting
+===================================
 
-Sends no more requests at a time, and in a time, than a service permits: for
+Limits the rate and the concurrency of requests to what a service permits: for
 clients of APIs with a rate limit, and for crawlers that want to be welcome.
 
 Usage
@@ -46,17 +46,17 @@ Usage
 
     asyncio.run(main())
 
-Who comes first is served first. Who gives up takes nobody's turn. A request is
-under way until it has failed, or its response was read, released or closed.
+First come, first served. A caller who gives up takes nobody's turn. A request
+is under way until it has failed, or its response was read, released or closed.
 
 A server that answers 429 or 503 with ``Retry-After`` is left alone for that
 time, by everybody who has not sent yet, and for no longer than a minute.
 
 A request that would have to wait for longer than ``max_wait`` raises
-:class:`ThrottledError` instead: at once where that is known, which it is of
-the rate but not of the requests under way. So does one that would have to wait
-for longer than the request of a visitor for which it is made has time, where
-the server side's ``timeout_middleware`` says so.
+:class:`ThrottledError` instead: at once where that is known, which it is of the
+rate but not of the requests under way. So does one that would have to wait
+longer than the visitor's request for which it is made has time, by the server
+side's ``timeout_middleware``.
 
 Order
 =====
@@ -69,11 +69,11 @@ a retry does not count it.
 Limits
 ======
 
-The turns are those of one process. Whoever makes a request while holding the
-response of another needs two of ``concurrency``, and a WebSocket takes one for
-as long as it is open. A response that is held when its session is closed
-keeps its place until it is read, released or closed itself. With
-``per="session"``, a request counts in each session that the middleware is in.
+The turns are those of one process. To make a request while holding the response
+of another takes two places of ``concurrency``, and a WebSocket takes one for as
+long as it is open. A response that is held when its session is closed keeps its
+place until it is read, released or closed itself. With ``per="session"``, a
+request counts in each session that the middleware is in.
 """
 
 import asyncio

@@ -1,11 +1,11 @@
 """
-=======
-Tracing
-=======
+==============
+Client tracing
+==============
 
-Makes a span of every request that a client sends, with OpenTelemetry, and
-sends the context of the trace with it: so that a service which is asked for
-help continues the trace.
+Traces every request that a client session sends, with OpenTelemetry: makes a
+span of it, and sends the trace context along, so that the service called
+continues the trace.
 
 Usage
 =====
@@ -25,9 +25,9 @@ Usage
             ]
         )
 
-It needs the extra ``tracing``. :doc:`/middlewares/tracing`, its counterpart of
-the server side, has what both have in common, and how the providers are set.
-In a handler the span is a child of that of the request.
+It needs the extra ``tracing``. :doc:`/middlewares/tracing`, its counterpart on
+the server side, says what both have in common, and how to set the providers. In
+a handler the span is a child of the request's span.
 
 What is told
 ============
@@ -46,12 +46,12 @@ By the stable semantic conventions for HTTP. The span is one of a client, named
 * ``error.type``: the name of an exception, or the status from 400 up
 
 Its status is an error from 400 up, and where there was no answer. A caller who
-gave up is none: ``error.type`` is ``CancelledError``, and the status unset.
-Exceptions are not recorded, as their text may quote the URL.
+gave up is not an error: ``error.type`` is ``CancelledError``, and the status
+unset. Exceptions are not recorded, as their text may quote the URL.
 
-The metric is ``http.client.request.duration``, of each attempt as well. The
-host is one of its attributes: an application that asks hosts without number
-has as many series.
+The metric is ``http.client.request.duration``, also of each attempt. The host
+is one of its attributes: an application that calls countless hosts has as many
+series.
 
 The context
 ===========
@@ -70,9 +70,9 @@ what may wait, as that is part of the time. Listed twice, the outer one counts.
 Limits
 ======
 
-The span ends when the headers of the response are there, as its duration does,
-and that of a WebSocket with the handshake; the conventions leave that open.
-What happens while the body is read is not part of it.
+The span and its duration end when the headers of the response are there, and
+those of a WebSocket with the handshake; the conventions leave that open. What
+happens while the body is read is not part of it.
 
 Where ``opentelemetry-instrumentation-aiohttp-client`` traces the session as
 well, this one steps aside and says so once in the log: that one has a span for

@@ -3,8 +3,8 @@ r"""
 Report middleware
 =================
 
-Tells Sentry, Rollbar, Bugsnag or a function of yours of every error that the
-application did not expect, also of those that an error middleware answers.
+Reports every unexpected error to Sentry, Rollbar, Bugsnag or a function of
+yours, including those that an error middleware answers.
 
 Usage
 =====
@@ -46,12 +46,12 @@ What is reported
 Exceptions that are answered with a status of 500 or more: unexpected ones,
 ``web.HTTPException``\ s of 5xx that are raised, the 504 of
 :mod:`aiohttp_middlewares.timeout`, and handlers that return no response. Not
-what is the client's fault (4xx, or a body that cannot be read), no redirect, no
-cancellation, and not that a client went away. A response of 5xx that is
-*returned* is no exception. The exception then goes on as it was.
+reported are the client's faults (4xx, or a body that cannot be read),
+redirects, cancellation, and clients that went away. A 5xx response that is
+*returned* is not an exception. The exception then goes on as it was.
 
-Of several of these middlewares, as in a sub-application, the outermost counts:
-it is told once, where the error is first seen.
+With several of these middlewares, as in a sub-application, the outermost
+counts: an error is reported once, where it is first seen.
 
 Reporters
 =========
@@ -60,7 +60,7 @@ Reporters
 hand on the exception with its traceback, method, URL, route and request id.
 They leave out the query, the headers, the body, and the local variables in the
 traceback, which may hold any of these. Breadcrumbs are those of the request
-itself, from here on inwards. Whoever wants all that the SDK collects calls it:
+itself, from here on inwards. If you want all that the SDK collects, call it:
 ``report_middleware(lambda err, request: sentry_sdk.capture_exception(err))``.
 
 A reporter of your own is a function of the error and the request. It is
@@ -83,15 +83,15 @@ A reporter of your own is a function of the error and the request. It is
         middlewares=[error_middleware(), report_middleware(tell_the_chat)]
     )
 
-What is refused because the load is too high, or because something else is away
-(the 503 of ``concurrency_limit_middleware``, the 502 of a provider), is not
-reported: it is in the log, and there may be thousands of it.
+Refusals because the load is too high, or because something else is away (the
+503 of ``concurrency_limit_middleware``, the 502 of a provider), are not
+reported: they are in the log, and there may be thousands of them.
 
 A reporter that fails is logged, and changes nothing. An ``async`` one that is
-still not done after 5 s is cancelled. All run at the same time, and the answer
-waits for them, so never longer than that. If the request is cancelled meanwhile
-they go on without it. One that is not ``async`` runs in the event loop, and
-must not block it: use ``asyncio.to_thread``.
+not done after 5 s is cancelled. All run at the same time, and the answer waits
+for them, so never longer than that. If the request is cancelled meanwhile they
+go on without it. One that is not ``async`` runs in the event loop, and must not
+block it: use ``asyncio.to_thread``.
 
 Order
 =====
@@ -103,12 +103,12 @@ outside of it, and so of :mod:`aiohttp_middlewares.cors`; outside of
 Limits
 ======
 
-A message may say anything, and so may breadcrumbs, which are made of what your
-application logs: whatever is secret there is for ``before_send`` and its like.
+A message may say anything, and so may breadcrumbs, which come from what your
+application logs: strike out secrets there with ``before_send`` and its like.
 
-Sentry itself makes events of what is logged as an error, such as by the error
-middleware, and of what leaves the application. It knows that these are about
-the exception that was reported before, and sends one. ``RollbarHandler`` and
+Sentry itself makes events of what is logged as an error, for example by the
+error middleware, and of what leaves the application. It knows that these are
+about the exception already reported, and sends one. ``RollbarHandler`` and
 ``BugsnagHandler`` do not: keep the logger ``aiohttp_middlewares.error`` from
 them, by a filter or by ``error_middleware(log=False)``.
 

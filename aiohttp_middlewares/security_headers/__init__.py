@@ -3,8 +3,9 @@
 Security headers middleware
 ===========================
 
-Sets the headers by which browsers protect the visitors of a site, on every
-answer: the defaults are those of `helmet <https://helmetjs.github.io>`_.
+Sets security headers, by which browsers protect the visitors of a site (CSP,
+HSTS and others), on every answer: the defaults are those of `helmet
+<https://helmetjs.github.io>`_.
 
 Usage
 =====
@@ -48,9 +49,9 @@ that one page can have a policy of its own.
 
 ``Strict-Transport-Security`` is sent by HTTPS only (RFC 6797 section 7.2), and
 so is the ``upgrade-insecure-requests`` of the default policy. A policy with a
-nonce is left out where it would go with a page that the browser has stored,
-with an older nonce: of a ``304`` and of the answer to a ``HEAD`` (RFC 9111
-section 4.3). ``Server``, by which aiohttp tells its version, is removed.
+nonce is left out where it would go with a page that the browser has stored with
+an older nonce: from a ``304`` and from the answer to a ``HEAD`` (RFC 9111
+section 4.3). ``Server``, which tells aiohttp's version, is removed.
 
 Order
 =====
@@ -65,10 +66,10 @@ Limits
 The default lets no other origin embed what it serves without CORS
 (``Cross-Origin-Resource-Policy: same-origin``): images and scripts for the
 pages of others need ``cross_origin_resource_policy="cross-origin"``, an API
-that is read by CORS does not. The default policy lets no
-inline script run, and has browsers fetch by HTTPS whatever a page that came by
-HTTPS refers to (``upgrade-insecure-requests``). Answers that no middleware
-sees, such as 400 to what is no HTTP, bear none of the headers.
+that is read by CORS does not. The default policy lets no inline script run, and
+has browsers fetch by HTTPS whatever a page that came by HTTPS refers to
+(``upgrade-insecure-requests``). Answers that no middleware sees, such as 400 to
+what is not HTTP, have none of the headers.
 """
 
 import logging

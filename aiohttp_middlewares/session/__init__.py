@@ -3,9 +3,9 @@
 Session middleware
 ==================
 
-Remembers who a visitor is from one request to the next, for applications that
-use `aiohttp-session <https://aiohttp-session.readthedocs.io>`_ or come from
-Starlette.
+Cookie sessions: remembers who a visitor is from one request to the next, for
+applications that use `aiohttp-session
+<https://aiohttp-session.readthedocs.io>`_ or come from Starlette.
 
 Usage
 =====
@@ -31,13 +31,13 @@ Usage
     )
     app.router.add_get("/", count)
 
-It takes ``pip install "aiohttp-middlewares[session]"``. The way to the session
-is aiohttp-session's: ``get_session``, ``new_session``, ``session.changed()``
-after a change inside of a value, ``session.invalidate()``.
+It takes ``pip install "aiohttp-middlewares[session]"``. Sessions are used as in
+aiohttp-session: ``get_session``, ``new_session``, ``session.changed()`` after a
+change inside a value, ``session.invalidate()``.
 
-With a key the session is kept in a cookie that the visitor can read and cannot
+With a key, the session is kept in a cookie that the visitor can read but not
 change: :class:`SignedCookieStorage`. Starlette's ``SessionMiddleware`` with the
-same key and cookie name reads and writes the same cookie. Of several keys the
+same key and cookie name reads and writes the same cookie. Of several keys, the
 first signs and all are good, so that a key can be replaced without logging
 anybody out:
 
@@ -56,8 +56,8 @@ with a key pair: :class:`JWTCookieStorage`.
 
     session_middleware(JWTCookieStorage("a long random string, kept secret"))
 
-Any storage of aiohttp-session goes in the same place, and then has the options
-of the cookie itself:
+Any storage of aiohttp-session works in its place, and then has the cookie
+options itself:
 
 .. code-block:: python
 
@@ -68,7 +68,7 @@ of the cookie itself:
     storage = RedisStorage(redis.Redis(), max_age=86400, samesite="Lax")
     session_middleware(storage)
 
-In Redis it takes ``pip install "aiohttp-middlewares[session,redis]"``.
+Redis takes ``pip install "aiohttp-middlewares[session,redis]"``.
 
 When a session is saved
 =======================
@@ -81,16 +81,16 @@ the 504 of a limit that strikes while a shielded handler goes on, saves nothing
 and has no cookie; what that handler leaves in the session is saved when it
 ends, as far as the storage keeps it on the server. ``Set-Cookie`` is sent only
 when the session was changed, and ``Vary: Cookie`` whenever it was asked for. A
-cookie is deleted with the attributes that it was set with, also for storages
+cookie is deleted with the attributes that it was set with, even for storages
 that forget these.
 
 A storage that fails to load makes ``get_session`` raise; one that fails to save
-makes the request fail: both end in a 500, so that nobody takes a login for done
-that nobody will remember.
+makes the request fail: both end in a 500, so that nobody believes in a login
+that was never stored.
 
 Cookies are read as browsers write them (RFC 6265bis), on every version of
-aiohttp: odd ones of others do not hide the session, of several of its name the
-first that is good counts, and a name with ``__Host-`` that comes twice counts
+aiohttp: odd cookies of others do not hide the session, of several with its name
+the first good one counts, and a name with ``__Host-`` that comes twice counts
 as none. Logging out somebody who has no session saves nothing.
 
 A cookie of more than 4096 bytes, which browsers drop, is not sent, and the log
@@ -108,15 +108,15 @@ outside of it, or cookies lack ``Secure``.
 Limits
 ======
 
-What is in a signed cookie cannot be taken back: a copy of it is good until it
-is ``max_age`` old, also after a logout. The age counts from the last change,
-unless ``rolling`` renews it. Of two requests at the same time that change the
-session the later answer wins. A change after the headers have left cannot
-reach a cookie any more: what is kept in it is lost, and logged.
+A signed cookie cannot be revoked: a copy of it is good until it is ``max_age``
+old, even after a logout. The age counts from the last change, unless
+``rolling`` renews it. If two requests at the same time change the session, the
+later answer wins. A change after the headers have left can no longer reach a
+cookie: what is kept in it is lost, and logged.
 
-A storage of aiohttp-session is asked with a copy of the request where aiohttp
-reads the cookies in another way; once the body was read there can be none, and
-the session is a new one.
+Where aiohttp reads the cookies in another way, a storage of aiohttp-session is
+asked with a copy of the request; once the body was read there can be no copy,
+and the session is a new one.
 """
 
 import logging

@@ -3,8 +3,9 @@
 Shield middleware
 =================
 
-Lets a handler finish what it began, when the client leaves and when the
-server shuts down: for writes that must not stop half-way.
+Protects a handler from cancellation, so that it finishes what it began, when
+the client leaves and in a graceful shutdown: for writes that must not stop
+half-way.
 
 Usage
 =====
@@ -59,17 +60,17 @@ By URL, or by URL and method:
 What it protects from
 =====================
 
-*The client leaves.* aiohttp cancels the handler then if it was told to
-(``web.run_app(app, handler_cancellation=True)``). The shielded handler goes
-on; what it raises is logged, as nobody else will hear of it.
+*The client leaves.* aiohttp then cancels the handler if it was told to
+(``web.run_app(app, handler_cancellation=True)``). The shielded handler goes on;
+what it raises is logged, as nobody else will hear of it.
 
 *The server shuts down.* aiohttp waits for the requests in progress, those of
 clients that left included, for its ``shutdown_timeout``, and only then runs
 ``on_cleanup``. A handler that is still at work when that time is over is
 cancelled, before ``on_cleanup``, and an error is logged.
 
-*A timeout outside.* The visitor gets the 504 at the limit, the handler goes
-on. aiohttp knows nothing of such a handler: :func:`drain_shielded` makes the
+*A timeout outside.* The visitor gets the 504 at the limit; the handler goes on.
+aiohttp knows nothing of such a handler: :func:`drain_shielded` makes the
 shutdown wait for it.
 
 Order
@@ -81,17 +82,17 @@ is inside of it is shielded.
 Limits
 ======
 
-Only a request that arrived whole is shielded: while an upload is incomplete
-there is nothing to save, and the handler is cancelled. Nothing survives the
-end of the process: give it the time (``shutdown_timeout``, 60 seconds by
-default, is applied twice by aiohttp: to the handler, then to its connection).
+Only a request that has fully arrived is shielded: while an upload is incomplete
+there is nothing to save, and the handler is cancelled. Nothing survives the end
+of the process: give it time (``shutdown_timeout``, 60 seconds by default, is
+applied twice by aiohttp: to the handler, then to its connection).
 
 With ``handler_cancellation=False``, aiohttp's default, nobody cancels a
 handler when its client leaves, and aiohttp does not cancel it at the end of
 ``shutdown_timeout`` either: add :func:`drain_shielded`, which waits for it.
 
-Read the body first. Once a timeout outside has answered, aiohttp refuses to
-give what was not read yet, and closes the uploaded files. With
+Read the body first. Once a timeout outside has answered, aiohttp no longer
+gives what was not read yet, and closes the uploaded files. With
 ``handler_cancellation=False`` it does so as soon as the client leaves.
 
 A shielded stream or long poll never learns that its client left. The task of

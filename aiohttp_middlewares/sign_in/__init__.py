@@ -3,9 +3,9 @@
 Sign-in middleware
 ==================
 
-Has visitors sign in with GitHub, or with any provider of OpenID Connect
-(Google, Entra, Keycloak, GitLab ...), and knows them from then on, for sites
-that want to keep no passwords.
+OAuth login: visitors sign in with GitHub, or with any provider of OpenID
+Connect (OIDC: Google, Entra, Keycloak, GitLab ...), and are known from then on,
+for sites that do not want to keep passwords.
 
 Usage
 =====
@@ -40,20 +40,20 @@ Usage
     app.router.add_get("/", home)
 
 It takes ``pip install "aiohttp-middlewares[session,sign-in]"``.
-:doc:`/how-to/sign-in` has the other providers, roles, an API beside a site,
+:doc:`/how-to/sign-in` covers the other providers, roles, an API beside a site,
 and what is kept where.
 
 What it does
 ============
 
-Whoever opens a page and is unknown goes to the provider (303) and comes back
-to that page. What is no navigation (``fetch()``, a WebSocket, curl) gets a
-401. ``Sec-Fetch-Mode`` tells which is which, and where a browser does not send
-it, a ``GET`` that accepts ``text/html`` is one. Somebody whom a middleware
+An unknown visitor who opens a page goes to the provider (303) and comes back to
+that page. What is not a navigation (``fetch()``, a WebSocket, curl) gets a 401.
+``Sec-Fetch-Mode`` tells which is which; where a browser does not send it, a
+``GET`` that accepts ``text/html`` is a navigation. Somebody whom a middleware
 outside knows already (:mod:`aiohttp_middlewares.bearer_auth`) is let through:
 whether :func:`get_user` is ``None`` decides.
 
-These addresses are its own, and need nobody:
+These addresses are its own, and need no sign-in:
 
 * ``/-/auth/sign-in``, where :func:`sign_in_url` leads, begins a sign-in.
 * ``/-/auth/callback``, to be registered with the provider, ends one.
@@ -63,16 +63,16 @@ These addresses are its own, and need nobody:
 
 How it is safe: ``state`` binds what comes back to the browser that asked (it
 is good once, for an hour), PKCE (RFC 7636, S256) binds the code to it, and
-``nonce`` the ID token. The session that a sign-in ends in is a new one: of the
-old there is nothing in it but the sign-ins of other tabs. A visitor is sent on
-to a path of this site only.
+``nonce`` the ID token. A sign-in ends in a new session: nothing of the old one
+is in it but the sign-ins of other tabs. A visitor is sent on only to a path of
+this site.
 
 What visitors see when it fails, in HTML or as problem details: 400 for a
 sign-in that is too old, was used or began in another browser (somebody who is
 known by now is sent on instead); 403 for those whom the provider or the rules
 of the site refuse; 502 when the provider is away, slow or not understood, with
-the reason in the log as a warning; 500, and an error in the log, when the
-claims to ``keep`` do not fit into the cookie of the session.
+the reason logged as a warning; 500, and an error in the log, when the claims to
+``keep`` do not fit into the cookie of the session.
 
 Order
 =====
@@ -99,7 +99,7 @@ Tabs that begin a sign-in in the very same moment overwrite each other's
 cookie. The last can be finished, and the others are then sent to ``/``.
 
 A ``Content-Security-Policy`` with ``form-action 'self'``, as
-:mod:`aiohttp_middlewares.security_headers` has it, keeps Chromium from
+:mod:`aiohttp_middlewares.security_headers` has it, stops Chromium from
 following the logout to the provider: name its origin there.
 
 aiohttp's own access log writes the query of the callback, with a code that is

@@ -1,11 +1,10 @@
 """
-============
-Bearer token
-============
+==================
+OAuth bearer token
+==================
 
-Sends an access token with each request to an API and renews it in time: for
-clients of services that hand out tokens which expire (OAuth 2.0, RFC 6749
-and RFC 6750).
+Sends an access token with each request to an API and refreshes it in time: for
+clients of services whose tokens expire (OAuth 2.0, RFC 6749 and RFC 6750).
 
 Usage
 =====
@@ -57,17 +56,17 @@ Usage
 The token is renewed shortly before it expires, in the background, and when
 the API refuses it. However many requests need a new one, it is fetched once.
 
-A refresh is a piece of work of the middleware's own: neither the end of the
-request nor that of the session which began it ends it, as a refresh token may
-be good only once. It uses the connector, the proxy and the TLS settings of a
-session that waits for the token, and none of its headers, credentials, cookies
-and timeouts. The policy of :doc:`/client/ssrf` holds for it too.
+A refresh belongs to the middleware: it goes on when the request or the session
+that began it ends, as a refresh token may be good only once. It uses the
+connector, the proxy and the TLS settings of a session that waits for the token,
+and none of its headers, credentials, cookies and timeouts. The policy of
+:doc:`/client/ssrf` holds for it too.
 
-A token endpoint that fails in a way that passes (no connection, 408, 429, 5xx)
-is asked up to five times within ``refresh_timeout``, and left alone for as
+A token endpoint that fails in a way that may pass (no connection, 408, 429,
+5xx) is asked up to five times within ``refresh_timeout``, and left alone for as
 long as its ``Retry-After`` says, an hour at most. One that refuses for good,
-such as with ``invalid_grant``, is left alone for ``final_failure_ttl``; what
-it said is the ``error`` of :class:`TokenRefreshError`.
+such as with ``invalid_grant``, is left alone for ``final_failure_ttl``; what it
+said is the ``error`` of :class:`TokenRefreshError`.
 
 A token that the API refuses is renewed, unless that would not help: when it
 was issued seconds ago and has never been accepted, when the API says
@@ -78,9 +77,8 @@ Order
 =====
 
 Inside of a retry middleware, so that each attempt has a token that is good at
-that time. Where :doc:`/client/ssrf` or another middleware turns requests to
-other URLs, it has to stand outside: the token is for the URL that is seen
-here.
+that time. Where :doc:`/client/ssrf` or another middleware sends requests to
+other URLs, it must stand outside: the token is for the URL that is seen here.
 
 Limits
 ======
@@ -90,11 +88,11 @@ answer of the API; the next request fetches a new token first. The token lives
 in memory, one for each middleware; to keep it elsewhere, use ``on_token``, and
 call ``aclose()`` before the end: it waits for a token that is on its way.
 
-A refresh passes no other middleware of the session, neither a log nor a
-retry. A connector of your own that has rules in its ``connect()`` is used as
-it is, so that these hold; then the refresh ends with its session. One
-middleware serves one event loop after the other; with several at once, each
-fetches tokens for itself.
+A refresh passes through no other middleware of the session, neither a log nor a
+retry. A connector of your own with rules in its ``connect()`` is used as it is,
+so that these hold; the refresh then ends with its session. One middleware
+serves one event loop after the other; with several at once, each fetches tokens
+for itself.
 """
 
 import asyncio

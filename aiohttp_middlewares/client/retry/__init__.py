@@ -1,10 +1,10 @@
 """
-=====
-Retry
-=====
+==================
+Retry with backoff
+==================
 
-Sends a request again when it failed in a way that may pass: for clients of
-services that are restarted, overloaded, or behind a network.
+Retries a request, with backoff, when it failed in a way that may pass: for
+clients of services that are restarted, overloaded, or behind a network.
 
 Usage
 =====
@@ -52,27 +52,27 @@ A request is sent again when all of this is true:
    seekable files can, generators and pipes cannot.
 4. Attempts, time and budget are left.
 
-Otherwise the last answer is returned, readable, and the last exception
-raised; what the attempt before it came to is its ``__cause__``, unless it has
-one. A connection of the pool that the server closed while it was idle is
-replaced once in any case, as aiohttp does by itself (RFC 9112 9.3.1).
-Connections refused by a TLS check or by
-:doc:`SSRF protection </client/ssrf>`, WebSocket handshakes, and bodies that
-cannot be read (a generator that raises, a disk that fails) are final.
+Otherwise the last answer is returned, readable, or the last exception raised;
+its ``__cause__`` is what the attempt before it came to, unless it has one. A
+connection of the pool that the server closed while it was idle is replaced once
+in any case, as aiohttp does by itself (RFC 9112 9.3.1). Connections refused by
+a TLS check or by :doc:`SSRF protection </client/ssrf>`, WebSocket handshakes,
+and bodies that cannot be read (a generator that raises, a disk that fails) are
+final.
 
 Order
 =====
 
-Outside of what has to happen anew for each attempt (tokens, a circuit
-breaker), inside of what counts a request once (logs, request ids).
+Outside of what must happen anew for each attempt (tokens, a circuit breaker),
+inside of what counts a request once (logs, request ids).
 
 Limits
 ======
 
-What fails while the caller reads the body is not repeated. A POST that was
-answered 429 is not either, although it was not executed: to list POST is to
-repeat also one whose answer was lost. aiohttp before 3.12.3 closes a file
-once it was sent; there files count among what cannot be sent again.
+What fails while the caller reads the body is not repeated. Nor is a POST that
+was answered 429, although it was not executed: to list POST would also repeat
+one whose answer was lost. aiohttp before 3.12.3 closes a file once it was sent;
+there, files cannot be sent again.
 """
 
 import asyncio

@@ -1,11 +1,11 @@
 """
-====
-SSRF
-====
+===============
+SSRF protection
+===============
 
-Keeps requests to addresses that come from users (webhooks, link previews,
-imports) out of your own network: for applications that fetch what they are
-told to (server-side request forgery, CWE-918).
+Prevents server-side request forgery (SSRF, CWE-918): keeps requests to
+addresses that come from users (webhooks, link previews, imports) out of your
+own network, for applications that fetch what they are told to.
 
 Usage
 =====
@@ -31,10 +31,10 @@ Usage
 
     asyncio.run(main())
 
-Where the session is made elsewhere, give it an :class:`SSRFConnector`. What
-decides is the address to which a socket is about to connect: so it makes no
-difference whether it was spelled in octal or mapped into IPv6, came out of
-the DNS, a redirect or a proxy, or whether the request was a WebSocket or had
+If the session is made elsewhere, give it an :class:`SSRFConnector`. What
+decides is the address to which a socket is about to connect: it makes no
+difference whether it was spelled in octal or mapped into IPv6, came from DNS, a
+redirect or a proxy, or whether the request was a WebSocket or had
 ``middlewares=()``.
 
 Order
@@ -42,23 +42,23 @@ Order
 
 The connector needs none. :func:`ssrf_middleware` adds two things to it: it
 refuses to work in a session without the connector, and it refuses before the
-request waits for a free connection. List it last, next to the wire: it has
-to see the URL which the others have made.
+request waits for a free connection. List it last, next to the wire: it must see
+the URL that the others have made.
 
 Limits
 ======
 
-What is no URL of the web at all, such as ``file:///etc/passwd`` or
-``notaurl``, is refused by aiohttp itself, before it asks anybody: with
-:class:`aiohttp.NonHttpUrlClientError` or :class:`aiohttp.InvalidURL`. Who
-fetches what users type catches these as well, or
-:class:`aiohttp.ClientError`, from which all derive.
+aiohttp itself refuses what is not a web URL at all, such as
+``file:///etc/passwd`` or ``notaurl``, before it asks anybody: with
+:class:`aiohttp.NonHttpUrlClientError` or :class:`aiohttp.InvalidURL`. If you
+fetch what users type, catch these as well, or :class:`aiohttp.ClientError`,
+from which all derive.
 
 A permitted proxy resolves names by itself: the names it is asked for are
-checked, the addresses behind them are the proxy's to check. NAT64 with a
-prefix of your own network has to stand in ``deny_networks``. The policy does
-not limit the size or the duration of responses. It speaks of addresses, not
-of what is behind them: a public address may route back to you.
+checked, the addresses behind them are for the proxy to check. NAT64 with a
+prefix of your own network must be in ``deny_networks``. The policy does not
+limit the size or the duration of responses. It speaks of addresses, not of what
+is behind them: a public address may route back to you.
 """
 
 import socket
