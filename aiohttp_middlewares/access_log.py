@@ -46,7 +46,7 @@ The record holds more. A formatter puts what you want into the line:
     logger.addHandler(handler)
     logger.propagate = False  # not to the handlers of all loggers, too
 
-:doc:`/how-to/logs` has it all as JSON.
+:doc:`Logging </how-to/logs>` has it all as JSON.
 
 What a record holds
 ===================

@@ -3,8 +3,8 @@
 Bearer auth middleware
 ======================
 
-Asks for a bearer token, such as a JWT or another OAuth access token (RFC 6750),
-for APIs that programs call: apps, single-page applications, other services.
+Asks for a bearer token, such as a JWT or an OAuth access token (RFC 6750), for
+APIs that programs call: apps, single-page applications, other services.
 
 Usage
 =====

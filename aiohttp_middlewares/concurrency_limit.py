@@ -55,9 +55,9 @@ How long a place is held
 
 Until the last byte of the answer is out, or the client has left, and the
 handler is done as well. Streams, downloads and WebSockets hold theirs for as
-long as they last: give them a limit of their own, with ``ignore`` and a second
-middleware in their sub-application. So do clients that send or read slowly,
-unless a proxy in front buffers what is sent.
+long as they last, and so do clients that send or read slowly, unless a proxy in
+front buffers what is sent. Give streams a limit of their own, with ``ignore``
+and a second middleware in their sub-application.
 
 A request takes one place, even if the same middleware is listed in its
 application and in a sub-application.

@@ -3,7 +3,7 @@ r"""
 CORS middleware
 ===============
 
-Lets the pages of other origins read your answers, those you list and no others
+Lets pages of the origins that you allow, and of no others, read your answers
 (cross-origin resource sharing): for an API that browsers call. It follows the
 `Fetch standard <https://fetch.spec.whatwg.org/#http-cors-protocol>`_.
 

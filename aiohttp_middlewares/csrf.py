@@ -3,9 +3,9 @@
 CSRF middleware
 ===============
 
-Refuses cross-site request forgery, requests that a page of another origin makes
-a browser send in its user's name, for applications that know their users by a
-cookie or by basic authentication. It needs no tokens and keeps no state.
+Refuses cross-site request forgeries, requests that a page of another origin
+makes a browser send in its user's name, for applications that know their users
+by a cookie or by basic authentication. It needs no tokens and keeps no state.
 
 Usage
 =====

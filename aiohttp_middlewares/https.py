@@ -36,7 +36,7 @@ Middlewares further out see the request as it came.
 Limits
 ======
 
-Without ``trusted``, anybody who gets past the proxy to the application can
+Without ``trusted``, anybody who can reach the application without the proxy can
 claim to have come by HTTPS: then secure cookies are set in clear text, and
 there is no redirect to HTTPS.
 

@@ -42,9 +42,9 @@ Order
 
 Inside of :mod:`aiohttp_middlewares.proxy_headers` (or
 :mod:`aiohttp_middlewares.https`), which know the visitor's scheme: without them
-an application behind a proxy that ends TLS redirects for ever; a request that
-looks so is warned of, once. Inside of :mod:`aiohttp_middlewares.trusted_host`
-as well, outside of all others.
+an application behind a proxy that ends TLS redirects for ever; the log warns of
+a request that looks like that, once. Inside of
+:mod:`aiohttp_middlewares.trusted_host` as well, outside of all others.
 
 Limits
 ======

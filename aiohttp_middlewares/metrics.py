@@ -3,8 +3,8 @@
 Metrics middleware
 ==================
 
-Prometheus metrics of requests: how many, how long, how large, how many at once.
-Nothing that a client sends makes another series.
+Collects Prometheus metrics of requests: how many, how long, how large, how many
+at once. Nothing that a client sends makes another series.
 
 Usage
 =====

@@ -50,8 +50,8 @@ the walk begins at the socket and goes through the list from its end:
 
 1. The peer of the socket is not trusted: the request stays as it came.
 2. The next address is that of a trusted proxy: go on, to what it added.
-3. It is not trusted: this is the client. It may have made up what stands
-   further to the left, and nobody looks at that.
+3. It is not trusted: this is the client. The client may have made up what
+   stands further to the left, and nobody looks at that.
 4. It cannot be read (``unknown``, ``_hidden``, garbage): the last address
    before it counts.
 5. The list is over and all were trusted: the outermost is the client.
@@ -70,8 +70,8 @@ Limits
 ======
 
 The first proxy must set these headers itself, not pass on what the visitor
-sent: see :doc:`/how-to/behind-a-proxy`. With a number as ``trusted``, anybody
-who can connect is taken for the proxy.
+sent: see :doc:`behind a reverse proxy </how-to/behind-a-proxy>`. With a number
+as ``trusted``, anybody who can connect is taken for the proxy.
 
 The request that goes on is a clone: one that a middleware further out keeps
 has the old address, and so has the access log of aiohttp. What is stored in

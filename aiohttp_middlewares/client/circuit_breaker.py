@@ -61,7 +61,7 @@ A failure is
   ``attempt_timeout`` of a :doc:`retry middleware </client/retry>` outside, a
   deadline.
 
-Not a failure is what says nothing about the origin: a caller who gives up, for
+What says nothing about the origin is not a failure: a caller who gives up, for
 whom :func:`asyncio.timeout` around the call is as good as ``task.cancel()``; a
 connection of the pool that was closed while it was idle; the wait for a place
 in the pool of the session; a proxy, and what fails on the way through it; a

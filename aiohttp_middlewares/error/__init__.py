@@ -48,7 +48,7 @@ Error handlers
 :func:`default_error_handler`
     ``{"detail": message}`` as JSON. The message of an unexpected exception
     is ``str(err)``, as it always was in this package: public services should
-    not show that (CWE-209) and use the next one.
+    not show that (CWE-209): use the next one there.
 :func:`problem_error_handler`
     Problem details (RFC 9457), HTML or text, whichever the client accepts. Of
     an unexpected exception it tells no more than the status.

@@ -46,8 +46,8 @@ A request is sent again when all of this is true:
    a lost one, a timeout of aiohttp's other than the total one, a proxy that
    answers 502, 503 or 504 when it is to make a tunnel).
 2. Another attempt does no harm: the method is one of ``methods``, or the
-   request bears an Idempotency-Key (:doc:`/how-to/idempotency`), or nothing
-   of it was sent yet.
+   request bears an :doc:`Idempotency-Key </how-to/idempotency>`, or nothing of
+   it was sent yet.
 3. The body can be sent again from its start: bytes, text, JSON, forms and
    seekable files can, generators and pipes cannot.
 4. Attempts, time and budget are left.
