@@ -2,11 +2,13 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core.middleware import About
+
+T = TypeVar("T")
 
 
 class Listed(NamedTuple):
@@ -65,6 +67,8 @@ def _stacks(app: web.Application, where: str, around: Stack) -> Iterator[Stack]:
     for resource in app.router.resources():
         inner = resource.get_info().get("app")
         if isinstance(inner, web.Application):
+            if inner in stack.apps:
+                continue  # in itself, and of no use
             at = f"the sub-application at {resource.canonical}"
             yield from _stacks(inner, at, stack)
             continue
@@ -77,17 +81,20 @@ def _stacks(app: web.Application, where: str, around: Stack) -> Iterator[Stack]:
 
 def _around(handler: Any, where: str, stack: Stack) -> Iterator[Stack]:
     """What a handler, a view or a method of one has around itself."""
-    own = getattr(handler, "__middlewares__", ())
+    own = _noted(handler, "__middlewares__", tuple) or ()
     inner = Stack(
         where,
         len(stack.listed),
         (*stack.listed, *map(_listed, own)),
         stack.apps,
-        getattr(handler, "__needs__", frozenset()),
+        _noted(handler, "__needs__", frozenset) or frozenset(),
     )
     if own or inner.needs:
         yield inner
-    view = inspect.unwrap(handler)
+    try:
+        view = inspect.unwrap(handler)
+    except Exception:  # it leads to itself, or to nothing
+        return
     if inspect.isclass(view):
         path = where.partition(" ")[2]
         for name in sorted(hdrs.METH_ALL):
@@ -97,13 +104,22 @@ def _around(handler: Any, where: str, stack: Stack) -> Iterator[Stack]:
 
 
 def _listed(middleware: Any) -> Listed:
-    about = getattr(middleware, "__about__", None)
-    if isinstance(about, About):
+    about = _noted(middleware, "__about__", About)
+    if about is not None:
         return Listed(middleware, about.factory, about.options)
-    module = getattr(middleware, "__module__", None) or ""
+    module = _noted(middleware, "__module__", str) or ""
     # Those of aiohttp do nothing that anything of ours waits for.
     theirs = "aiohttp" if module == "aiohttp.web_middlewares" else ""
     return Listed(middleware, _misplaced(middleware) or theirs, {})
+
+
+def _noted(item: Any, name: str, kind: type[T]) -> T | None:
+    """What is noted of an object, not what its ``__getattr__`` makes of it."""
+    try:
+        found = getattr(item, name, None)
+    except Exception:
+        return None
+    return found if isinstance(found, kind) else None
 
 
 #: In place of the name of a factory, for what never works in a list.
@@ -112,7 +128,7 @@ OF_CLIENT = "a middleware of clients"
 
 
 def _misplaced(middleware: Any) -> str:
-    module = getattr(middleware, "__module__", None) or ""
+    module = _noted(middleware, "__module__", str) or ""
     if module.startswith("aiohttp_middlewares.client."):
         return OF_CLIENT
     return NO_MIDDLEWARE if module.startswith("aiohttp_middlewares.") else ""
