@@ -120,11 +120,7 @@ def with_middlewares(*middlewares: Middleware) -> Callable[[H], H]:
         around: Any
         if _is_view(decorated):
             around = _around_view(decorated, middlewares)
-        elif inspect.iscoroutinefunction(
-            decorated
-        ) or inspect.iscoroutinefunction(
-            getattr(decorated, "__call__", None)  # noqa: B004
-        ):
+        elif _is_async(decorated):
             around = _around_function(decorated, middlewares)
         else:
             options.refuse(
@@ -144,6 +140,14 @@ def with_middlewares(*middlewares: Middleware) -> Callable[[H], H]:
 
 def _is_view(item: object) -> bool:
     return inspect.isclass(item) and issubclass(item, AbstractView)
+
+
+def _is_async(item: object) -> bool:
+    if inspect.iscoroutinefunction(item):
+        return True
+    # Of a class that is that of its objects, and it is none of them.
+    call = getattr(item, "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(call) and not inspect.isclass(item)
 
 
 def _check(what: str, item: object) -> None:

@@ -571,7 +571,16 @@ def a_function(request: web.Request) -> None:
     """Bare functions are no handlers any more."""
 
 
-@pytest.mark.parametrize("given", [a_function, None, "hello", Exception, 1])
+class Maker:
+    """What it makes is a handler, and it is none."""
+
+    async def __call__(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+
+@pytest.mark.parametrize(
+    "given", [a_function, None, "hello", Exception, Maker, 1]
+)
 def test_what_is_no_handler_is_refused(given: Any) -> None:
     decorate: Callable[[Any], Awaitable[Any]] = with_middlewares(A)
     with pytest.raises(TypeError, match="around an async handler, a view or"):
