@@ -193,12 +193,12 @@ def _around_function(
     chain = _chained(handler, middlewares)
 
     @functools.wraps(handler)
-    async def around(*args: Any) -> web.StreamResponse:
+    async def around(*args: Any, **options: Any) -> web.StreamResponse:
         last = args[-1]
-        if len(args) > 1:
-            # A method: nobody knows before whose.
-            method = functools.partial(handler, *args[:-1])
-            return await _chained(method, middlewares)(last)
+        if len(args) > 1 or options:
+            # A method, or a part of a partial: nobody knows before of which.
+            bound = functools.partial(handler, *args[:-1], **options)
+            return await _chained(bound, middlewares)(last)
         if not isinstance(last, AbstractView):
             return await chain(last)
 

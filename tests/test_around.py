@@ -210,12 +210,17 @@ async def test_handler_may_be_partial_or_an_object_or_its_method(
         async def decorated(self, request: web.Request) -> web.Response:
             return web.Response(text=type(self).__name__)
 
+    @with_middlewares(A)
+    async def shows(request: web.Request, *, text: str) -> web.Response:
+        return web.Response(text=text)
+
     app = web.Application()
     handlers: dict[str, Any] = {
         "partial": with_middlewares(A)(functools.partial(says, "partial")),
         "object": with_middlewares(A)(Object()),
         "method": with_middlewares(A)(Object().method),
         "Object": Object().decorated,
+        "option": functools.partial(shows, text="option"),
     }
     for name, handler in handlers.items():
         app.router.add_get(f"/{name}", handler)

@@ -294,6 +294,18 @@ def test_what_a_handler_has_around_itself_is_looked_at() -> None:
     assert finding.where == "POST /a/{name}"
 
 
+def test_a_part_of_a_handler_is_that_handler() -> None:
+    app = application(AUTH())
+    app.router.add_post("/a", partial(partial(with_middlewares(CORS())(hello))))
+    assert codes(app) == {"cors-inside"}
+
+
+def test_place_is_named_by_the_method_that_was_asked_for() -> None:
+    app = application()
+    app.router.add_get("/a", requires()(hello))
+    assert [finding.where for finding in check_stack(app)] == ["GET /a"]
+
+
 def test_handler_of_several_routes_is_told_of_once() -> None:
     app = application(AUTH())
     handler = with_middlewares(CORS())(hello)

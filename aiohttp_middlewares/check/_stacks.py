@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from aiohttp import hdrs, web
@@ -72,7 +73,8 @@ def _stacks(app: web.Application, where: str, around: Stack) -> Iterator[Stack]:
             at = f"the sub-application at {resource.canonical}"
             yield from _stacks(inner, at, stack)
             continue
-        for route in resource:
+        # add_get() has the same handler for HEAD, and names that first.
+        for route in sorted(resource, key=lambda route: route.method == "HEAD"):
             if id(route.handler) not in seen:
                 seen.add(id(route.handler))
                 at = f"{route.method} {resource.canonical}"
@@ -81,6 +83,8 @@ def _stacks(app: web.Application, where: str, around: Stack) -> Iterator[Stack]:
 
 def _around(handler: Any, where: str, stack: Stack) -> Iterator[Stack]:
     """What a handler, a view or a method of one has around itself."""
+    while isinstance(handler, partial):
+        handler = handler.func
     own = _noted(handler, "__middlewares__", tuple) or ()
     inner = Stack(
         where,
