@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from aiohttp import hdrs, web
@@ -30,8 +31,9 @@ class Stack(NamedTuple):
     listed: tuple[Listed, ...]
     #: The applications, outermost first.
     apps: tuple[web.Application, ...]
-    #: The decorators of the handler that take a middleware.
-    needs: frozenset[str] = frozenset()
+    #: The decorators of the handler that take a middleware, with the number of
+    #: those that stand inside of the decorator.
+    needs: Mapping[str, int] = MappingProxyType({})
 
     def places(self, *names: str) -> list[int]:
         """Where those of some factories are; a lower place is further out."""
@@ -45,6 +47,14 @@ class Stack(NamedTuple):
         """Whether there is one, or may be: nobody knows what others' do."""
         return bool(self.places(*names)) or any(
             not listed.name for listed in self.listed[:outside_of]
+        )
+
+    def lacks(self, decorator: str, *names: str) -> bool:
+        """Whether a decorator has none of those around it that it needs."""
+        inside = self.needs.get(decorator)
+        return inside is not None and not any(
+            not listed.name or listed.name in names
+            for listed in self.listed[: len(self.listed) - inside]
         )
 
 
@@ -91,7 +101,7 @@ def _around(handler: Any, where: str, stack: Stack) -> Iterator[Stack]:
         len(stack.listed),
         (*stack.listed, *map(_listed, own)),
         stack.apps,
-        _noted(handler, "__needs__", frozenset) or frozenset(),
+        _noted(handler, "__needs__", dict) or {},
     )
     if own or inner.needs:
         yield inner
