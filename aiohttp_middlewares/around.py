@@ -63,7 +63,9 @@ Order
 =====
 
 Among them as in the list of an application: see :doc:`/how-to/order`.
-``requires`` and ``rate_limit`` stand below, nearer to the handler.
+``requires`` and ``rate_limit`` stand below, nearer to the handler. What adds a
+route, such as ``@routes.get("/")``, stands above: it adds what is below it, and
+what is above it stands around nothing.
 
 Limits
 ======
