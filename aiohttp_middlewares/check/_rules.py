@@ -36,8 +36,12 @@ class Order(NamedTuple):
     )
 
     def find(self, stack: Stack) -> Iterator[Told]:
+        # Of those further out it was told there: many handlers have no others.
+        outers = stack.places(*self.outer, start=stack.own)
+        if not outers:
+            return
         for inner in stack.places(*self.inner):
-            for outer in stack.places(*self.outer):
+            for outer in outers:
                 around, within = stack.listed[inner], stack.listed[outer]
                 if (
                     (stack.own if self.beside else 0) <= inner < outer

@@ -35,11 +35,11 @@ class Stack(NamedTuple):
     #: those that stand inside of the decorator.
     needs: Mapping[str, int] = MappingProxyType({})
 
-    def places(self, *names: str) -> list[int]:
+    def places(self, *names: str, start: int = 0) -> list[int]:
         """Where those of some factories are; a lower place is further out."""
         return [
             place
-            for place, listed in enumerate(self.listed)
+            for place, listed in enumerate(self.listed[start:], start)
             if listed.name in names
         ]
 
