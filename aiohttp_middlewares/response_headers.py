@@ -55,8 +55,8 @@ as they are about to leave, and may set, add and take off what it likes:
         middlewares=[response_headers_middleware(not_for_caches)]
     )
 
-It should leave alone what says how the body comes (``Content-Length``,
-``Transfer-Encoding``, ``Connection``). If it raises, or leaves what no header
+It should leave ``Connection`` alone. If it raises, changes what says how the
+body comes (``Content-Length``, ``Transfer-Encoding``), or leaves what no header
 can hold, that is logged, and the answer is sent without its changes.
 
 Order

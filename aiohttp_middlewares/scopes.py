@@ -55,7 +55,9 @@ with ``error="insufficient_scope"`` and the scopes that are needed (RFC 6750 3).
 Order
 =====
 
-The decorator stands directly around the handler, inside of all middlewares.
+The decorator stands directly around the handler, inside of all middlewares, and
+below what adds a route, such as ``@routes.get("/notes")``: above it, it guards
+nothing.
 
 Limits
 ======
