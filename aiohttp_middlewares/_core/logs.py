@@ -39,14 +39,15 @@ def get_logger(name: str) -> logging.Logger:
     ) -> logging.LogRecord:
         said = name, level, path, line, message, args, exc_info, function
         try:
-            # Of the class as it is now: tracers put theirs there.
-            record = type(made).makeRecord(made, *said, None, stack)
+            try:
+                # Of the class as it is now: tracers put theirs there.
+                return type(made).makeRecord(made, *said, extra, stack)
+            except KeyError:  # a factory has set one of the names
+                record = type(made).makeRecord(made, *said, None, stack)
         except Exception as exc:
             _tell(f"{name}: a record factory raised {type(exc).__name__}")
             record = logging.LogRecord(*said, stack)
-        if extra is not None:
-            # logging raises where a factory has set one of the names.
-            vars(record).update(extra)
+        vars(record).update(extra or {})
         return record
 
     def handle(record: logging.LogRecord) -> None:
