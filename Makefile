@@ -25,7 +25,7 @@ demo-check: $(VENV)/.demo ## Run the scenarios of the demo and check them
 test: $(VENV)/.test ## Run the tests; ARGS="-k cors" goes on to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
-coverage: $(VENV)/.test ## Run the tests and list the lines that they never reach
+coverage: $(VENV)/.test ## List the lines that the tests never reach; needs Redis
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered $(ARGS)
 
 test-redis: $(VENV)/.test ## Run only the tests that need redis-server

@@ -17,6 +17,10 @@ from aiohttp_middlewares.check import Finding, check_stack
 __all__ = ("main",)
 
 
+#: What an application may raise while it is made.
+FAILURES = (Exception, SystemExit, asyncio.CancelledError)
+
+
 class NothingToLookAt(Exception):
     """There is no such application; the message says why."""
 
@@ -78,7 +82,7 @@ def find_application(asked: str) -> web.Application:
         )
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as exc:
+    except FAILURES as exc:
         text = f"{module_name} cannot be imported: {said(exc)}"
         if isinstance(exc, ModuleNotFoundError) and module_name[-3:] == ".py":
             meant = module_name[:-3].replace("/", ".")
@@ -88,12 +92,14 @@ def find_application(asked: str) -> web.Application:
         found = operator.attrgetter(name)(module)
     except AttributeError as exc:
         raise NothingToLookAt(f"{module_name} has no {name}") from exc
+    except FAILURES as exc:  # of a property, or of the module's __getattr__
+        raise NothingToLookAt(f"{asked} has raised {said(exc)}") from exc
     if callable(found) and not isinstance(found, web.Application):
         try:
             found = found()
             if inspect.isawaitable(found):
                 found = asyncio.run(_waited_for(found))
-        except (Exception, SystemExit) as exc:
+        except FAILURES as exc:
             raise NothingToLookAt(f"{asked} has raised {said(exc)}") from exc
     if isinstance(found, web.AppRunner):  # as gunicorn takes it
         found = found.app

@@ -63,7 +63,9 @@ Order
 =====
 
 Among them as in the list of an application: see :doc:`/how-to/order`.
-``requires`` and ``rate_limit`` stand below, nearer to the handler.
+``requires`` and ``rate_limit`` stand below, nearer to the handler. What adds a
+route, such as ``@routes.get("/")``, stands above: it adds what is below it, and
+what is above it stands around nothing.
 
 Limits
 ======
@@ -120,11 +122,7 @@ def with_middlewares(*middlewares: Middleware) -> Callable[[H], H]:
         around: Any
         if _is_view(decorated):
             around = _around_view(decorated, middlewares)
-        elif inspect.iscoroutinefunction(
-            decorated
-        ) or inspect.iscoroutinefunction(
-            getattr(decorated, "__call__", None)  # noqa: B004
-        ):
+        elif _is_async(decorated):
             around = _around_function(decorated, middlewares)
         else:
             options.refuse(
@@ -144,6 +142,14 @@ def with_middlewares(*middlewares: Middleware) -> Callable[[H], H]:
 
 def _is_view(item: object) -> bool:
     return inspect.isclass(item) and issubclass(item, AbstractView)
+
+
+def _is_async(item: object) -> bool:
+    if inspect.iscoroutinefunction(item):
+        return True
+    # Of a class that is that of its objects, and it is none of them.
+    call = getattr(item, "__call__", None)  # noqa: B004
+    return inspect.iscoroutinefunction(call) and not inspect.isclass(item)
 
 
 def _check(what: str, item: object) -> None:
@@ -189,12 +195,12 @@ def _around_function(
     chain = _chained(handler, middlewares)
 
     @functools.wraps(handler)
-    async def around(*args: Any) -> web.StreamResponse:
+    async def around(*args: Any, **options: Any) -> web.StreamResponse:
         last = args[-1]
-        if len(args) > 1:
-            # A method: nobody knows before whose.
-            method = functools.partial(handler, *args[:-1])
-            return await _chained(method, middlewares)(last)
+        if len(args) > 1 or options:
+            # A method, or a part of a partial: nobody knows before of which.
+            bound = functools.partial(handler, *args[:-1], **options)
+            return await _chained(bound, middlewares)(last)
         if not isinstance(last, AbstractView):
             return await chain(last)
 

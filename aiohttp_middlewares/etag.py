@@ -49,7 +49,8 @@ Order
 On either side of :mod:`aiohttp_middlewares.compression`. Outside of
 :mod:`aiohttp_middlewares.session` and whatever else sets cookies, or these are
 not seen. The decision falls when the answer leaves, so middlewares outside get
-the response object with its body and 200; ``access_log``, ``metrics`` and
+the response object with its body and 200, and a function that changes headers
+gets 200 further in, 304 further out; ``access_log``, ``metrics`` and
 ``tracing`` count the 304.
 
 Limits

@@ -55,9 +55,10 @@ as they are about to leave, and may set, add and take off what it likes:
         middlewares=[response_headers_middleware(not_for_caches)]
     )
 
-It should leave alone what says how the body is sent (``Content-Length``,
-``Transfer-Encoding``, ``Connection``). If it raises, or leaves something that
-no header can hold, that is logged, and the answer is sent without its changes.
+It should leave ``Connection`` alone. If it raises, changes what says how the
+body is sent (``Content-Length``, ``Transfer-Encoding``), or leaves something
+that no header can hold, that is logged, and the answer is sent without its
+changes.
 
 Order
 =====

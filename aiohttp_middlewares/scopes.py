@@ -56,7 +56,9 @@ scopes that are needed (RFC 6750 3).
 Order
 =====
 
-The decorator stands directly around the handler, inside of all middlewares.
+The decorator stands directly around the handler, inside of all middlewares, and
+below what adds a route, such as ``@routes.get("/notes")``: above it, it guards
+nothing.
 
 Limits
 ======

@@ -68,6 +68,7 @@ from aiohttp_middlewares import (
     timeout_middleware,
     tracing_middleware,
     trusted_host_middleware,
+    with_middlewares,
 )
 from aiohttp_middlewares.annotations import Handler, Middleware
 from aiohttp_middlewares.client import request_log_middleware
@@ -834,8 +835,8 @@ def counts_as_two(right: bool) -> tuple[web.Application, Harm]:
     return app, harm
 
 
-@fault("rate-limit-alone")
-def decorated_alone(right: bool) -> tuple[web.Application, Harm]:
+@fault("rate-limit-alone", "list", "inside")
+def decorated_alone(name: str, right: bool) -> tuple[web.Application, Harm]:
     async def harm(app: web.Application) -> bool:
         return (await answer(app)).status == 500
 
@@ -843,8 +844,12 @@ def decorated_alone(right: bool) -> tuple[web.Application, Harm]:
     async def limited(request: web.Request) -> web.Response:
         return web.Response()
 
-    outside = [rate_limit_middleware("100/minute")] if right else []
-    return site(*outside, handler=limited), harm
+    counts = rate_limit_middleware("100/minute")
+    if name == "list":
+        return site(*([counts] if right else []), handler=limited), harm
+    around, counted = with_middlewares(counts), rate_limit("5/minute")
+    handler = around(limited) if right else counted(around(hello))
+    return site(handler=handler), harm
 
 
 @fault("concurrency-limit-inside-timeout")
@@ -1212,7 +1217,7 @@ def token_of_no_use(right: bool) -> tuple[web.Application, Harm]:
     return site(session_middleware(KEY), *both), harm
 
 
-@fault("requires-nobody", "handler", "view")
+@fault("requires-nobody", "handler", "view", "inside")
 def nobody_may(name: str, right: bool) -> tuple[web.Application, Harm]:
     class View(web.View):
         @requires()
@@ -1225,6 +1230,12 @@ def nobody_may(name: str, right: bool) -> tuple[web.Application, Harm]:
 
     around = [bearer_auth_middleware(tokens)] if right else []
     handler = View if name == "view" else requires()(hello)
+    if name == "inside":
+        knows = with_middlewares(bearer_auth_middleware(tokens))
+        may = requires()
+        return site(
+            handler=knows(may(hello)) if right else may(knows(hello))
+        ), harm
     return site(*around, handler=handler), harm
 
 

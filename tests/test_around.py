@@ -210,12 +210,17 @@ async def test_handler_may_be_partial_or_an_object_or_its_method(
         async def decorated(self, request: web.Request) -> web.Response:
             return web.Response(text=type(self).__name__)
 
+    @with_middlewares(A)
+    async def shows(request: web.Request, *, text: str) -> web.Response:
+        return web.Response(text=text)
+
     app = web.Application()
     handlers: dict[str, Any] = {
         "partial": with_middlewares(A)(functools.partial(says, "partial")),
         "object": with_middlewares(A)(Object()),
         "method": with_middlewares(A)(Object().method),
         "Object": Object().decorated,
+        "option": functools.partial(shows, text="option"),
     }
     for name, handler in handlers.items():
         app.router.add_get(f"/{name}", handler)
@@ -571,7 +576,16 @@ def a_function(request: web.Request) -> None:
     """Bare functions are no handlers any more."""
 
 
-@pytest.mark.parametrize("given", [a_function, None, "hello", Exception, 1])
+class Maker:
+    """What it makes is a handler, and it is none."""
+
+    async def __call__(self, request: web.Request) -> web.Response:
+        return web.Response()
+
+
+@pytest.mark.parametrize(
+    "given", [a_function, None, "hello", Exception, Maker, 1]
+)
 def test_what_is_no_handler_is_refused(given: Any) -> None:
     decorate: Callable[[Any], Awaitable[Any]] = with_middlewares(A)
     with pytest.raises(TypeError, match="around an async handler, a view or"):

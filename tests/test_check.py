@@ -316,6 +316,18 @@ def test_what_a_handler_has_around_itself_is_looked_at() -> None:
     assert finding.where == "POST /a/{name}"
 
 
+def test_a_part_of_a_handler_is_that_handler() -> None:
+    app = application(AUTH())
+    app.router.add_post("/a", partial(partial(with_middlewares(CORS())(hello))))
+    assert codes(app) == {"cors-inside"}
+
+
+def test_place_is_named_by_the_method_that_was_asked_for() -> None:
+    app = application()
+    app.router.add_get("/a", requires()(hello))
+    assert [finding.where for finding in check_stack(app)] == ["GET /a"]
+
+
 def test_handler_of_several_routes_is_told_of_once() -> None:
     app = application(AUTH())
     handler = with_middlewares(CORS())(hello)
@@ -429,6 +441,57 @@ def test_nothing_is_wrong_with_the_demo() -> None:
     page, api = "http://127.0.0.1:1", "http://127.0.0.1:2"
     assert check_stack(create_api(page, api, "http://localhost:3")) == []
     assert check_stack(create_page(page, api)) == []
+
+
+class Obliging:
+    """An object that has any attribute that it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self
+
+    async def __call__(
+        self, request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        return await handler(request)
+
+
+class Disobliging(Obliging):
+    """One that is not finished, such as a proxy of what comes later."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("theirs", [Obliging, Disobliging])
+def test_attributes_that_are_made_up_are_no_notes(theirs: Any) -> None:
+    assert check_stack(application(theirs(), timeout_middleware(1))) == []
+
+
+def test_what_others_note_on_a_handler_is_not_ours() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response()
+
+    handler.__middlewares__ = handler.__needs__ = None  # type: ignore[attr-defined]
+    app = application()
+    app.router.add_get("/", handler)
+    assert check_stack(app) == []
+
+
+def test_handler_that_is_wrapped_in_itself_is_no_end_of_looking() -> None:
+    @requires()
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response()
+
+    handler.__wrapped__ = handler  # type: ignore[attr-defined]
+    app = application()
+    app.router.add_get("/", handler)
+    assert codes(app) == {"requires-nobody"}
+
+
+def test_application_in_itself_is_no_end_of_looking() -> None:
+    app = application(timeout_middleware(1))
+    app.add_subapp("/again", app)
+    assert codes(app) == {"timeout-alone"}
 
 
 def test_looking_changes_nothing() -> None:
@@ -666,6 +729,8 @@ def test_what_is_no_application_is_refused(app: Any) -> None:
 # ===========
 
 SITE = """
+import asyncio
+
 from aiohttp import web
 from aiohttp_middlewares import cors_middleware, error_middleware
 
@@ -691,6 +756,16 @@ async def slow_factory():
 
 async def runner_factory():
     return web.AppRunner(wrong)
+
+
+async def cancelled_factory():
+    raise asyncio.CancelledError
+
+
+def __getattr__(name):
+    if name == "failing":
+        raise ValueError("no database")
+    raise AttributeError(name)
 
 
 def failing_factory():
@@ -799,6 +874,14 @@ def test_command_writes_json_and_nothing_else(folder: Path) -> None:
             "site_of_test:failing_factory",
             "site_of_test:failing_factory has raised ValueError: no database "
             "at all",
+        ),
+        (
+            "site_of_test:failing",
+            "site_of_test:failing has raised ValueError: no database",
+        ),
+        (
+            "site_of_test:cancelled_factory",
+            "site_of_test:cancelled_factory has raised CancelledError",
         ),
         (
             "site_of_test:leaving_factory",

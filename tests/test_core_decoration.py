@@ -197,6 +197,26 @@ def bad_name(status: int, headers: CIMultiDict[str]) -> None:
     headers["X-Own\n"] = "a"
 
 
+def no_name(status: int, headers: CIMultiDict[str]) -> None:
+    headers[""] = "a"
+
+
+def two_words(status: int, headers: CIMultiDict[str]) -> None:
+    headers["X Own"] = "a"
+
+
+def endless(status: int, headers: CIMultiDict[str]) -> None:
+    headers.clear()
+
+
+def of_two_lengths(status: int, headers: CIMultiDict[str]) -> None:
+    headers.add("Content-Length", "1")
+
+
+def cancelled(status: int, headers: CIMultiDict[str]) -> None:
+    raise asyncio.CancelledError
+
+
 def number(status: int, headers: Any) -> None:
     headers["X-Own"] = 5
 
@@ -206,7 +226,19 @@ def awaits(status: int, headers: CIMultiDict[str]) -> object:
 
 
 @pytest.mark.parametrize(
-    "mistake", [breaks_off, splits, bad_name, number, awaits]
+    "mistake",
+    [
+        breaks_off,
+        splits,
+        bad_name,
+        no_name,
+        two_words,
+        endless,
+        of_two_lengths,
+        cancelled,
+        number,
+        awaits,
+    ],
 )
 @pytest.mark.parametrize("path", ["/returned", "/failed", "/events"])
 async def test_one_that_fails_is_logged_and_the_others_have_their_turn(

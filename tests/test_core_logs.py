@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import aiohttp
@@ -276,6 +276,97 @@ def test_what_is_lost_is_told_without_what_a_client_sent(
     )
 
 
+def test_what_is_lost_is_told_without_what_a_filter_made_of_it(
+    broken: Broken, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = get_logger("aiohttp_middlewares.of_this_test")
+
+    def format_at_once(record: logging.LogRecord) -> bool:
+        record.msg, record.args = record.getMessage(), ()
+        return True
+
+    logger.addFilter(format_at_once)
+    try:
+        logger.error("Refused %s", "what was sent")
+    finally:
+        logger.removeFilter(format_at_once)
+    assert broken.asked
+    assert "this is lost: 'Refused %s'" in capsys.readouterr().err
+
+
+@pytest.fixture
+def factories() -> Iterator[Callable[..., None]]:
+    before = logging.getLogRecordFactory()
+    yield logging.setLogRecordFactory
+    logging.setLogRecordFactory(before)
+
+
+@pytest.mark.parametrize(
+    ("middleware", "status"),
+    [
+        (access_log_middleware(), 200),
+        (basic_auth_middleware({"a": "b"}), 401),
+    ],
+)
+async def test_record_factory_that_raises_costs_no_answer_and_no_record(
+    aiohttp_client: AiohttpClient,
+    factories: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    middleware: Middleware,
+    status: int,
+) -> None:
+    def fail(name: str, *args: Any, **more: Any) -> logging.LogRecord:
+        if name.startswith("aiohttp_middlewares."):
+            raise LookupError("what was sent")
+        return logging.LogRecord(name, *args, **more)
+
+    app = web.Application(middlewares=[middleware])
+    app.router.add_get("/", answers)
+    client = await aiohttp_client(app)
+    factories(fail)
+    with caplog.at_level(logging.INFO, "aiohttp_middlewares"):
+        response = await client.get("/", timeout=TIMEOUT)
+        assert response.status == status
+        await response.read()
+    told = capsys.readouterr().err
+    assert ": a record factory raised LookupError\n" in told
+    assert "sent" not in told
+    (record,) = (
+        record
+        for record in caplog.records
+        if record.name.startswith("aiohttp_middlewares.")
+    )
+    assert "GET /" in record.getMessage()
+    assert vars(record)["path"] == "/"
+
+
+async def test_record_factory_may_use_the_names_of_ours(
+    aiohttp_client: AiohttpClient,
+    factories: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def with_path(*args: Any, **more: Any) -> logging.LogRecord:
+        record = logging.LogRecord(*args, **more)
+        vars(record).update(path="of the factory", tenant="ann")
+        return record
+
+    app = web.Application(middlewares=[basic_auth_middleware({"a": "b"})])
+    app.router.add_get("/", answers)
+    client = await aiohttp_client(app)
+    factories(with_path)
+    with caplog.at_level(logging.INFO, "aiohttp_middlewares"):
+        response = await client.get("/", timeout=TIMEOUT)
+    assert response.status == 401
+    (record,) = (
+        record
+        for record in caplog.records
+        if record.name == "aiohttp_middlewares.basic_auth"
+    )
+    assert vars(record)["path"] == "/"
+    assert vars(record)["tenant"] == "ann"
+
+
 def test_nothing_is_told_where_nobody_wants_it_or_nobody_can(
     broken: Broken,
     capsys: pytest.CaptureFixture[str],
@@ -292,4 +383,8 @@ def test_nothing_is_told_where_nobody_wants_it_or_nobody_can(
     with monkeypatch.context() as patch, open("/dev/null", "w") as closed:
         patch.setattr(sys, "stderr", closed)
         closed.close()
+        lost(logger, "hush", ValueError())
+    with monkeypatch.context() as patch:
+        # As one that writes into a log, which is broken, too.
+        patch.setattr(sys, "stderr", 0)
         lost(logger, "hush", ValueError())

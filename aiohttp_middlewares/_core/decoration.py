@@ -7,14 +7,16 @@ when it has run, as a mistake in it would cost the client its answer.
 import inspect
 import logging
 import re
+from asyncio import CancelledError
 from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from multidict import CIMultiDict
 
 from aiohttp_middlewares._core import logs, options, sending
+from aiohttp_middlewares._core.grammar.fields import TOKEN
 
 #: Gets the status and the headers, and changes these.
 Decorator: TypeAlias = Callable[[int, CIMultiDict[str]], object]
@@ -40,13 +42,13 @@ def before_sending(request: web.Request, decorator: Decorator) -> None:
     as well. Once headers are out it is not called any more. Clones of the
     request are one with it.
 
-    It should leave alone what says how the body comes (``Content-Length``,
-    ``Transfer-Encoding``, ``Connection``): aiohttp has decided on that. It
-    should not refer to the request, which would then wait for the garbage
-    collector: take what you need of the request before.
+    It should leave ``Connection`` alone: aiohttp has decided on that. It should
+    not refer to the request, which would then wait for the garbage collector:
+    take what you need of the request before.
 
-    If it raises, or leaves what no header can hold, such as a line break, that
-    is logged, and the headers are sent as they were before it.
+    If it raises, changes what says how the body comes (``Content-Length``,
+    ``Transfer-Encoding``), or leaves what no header can hold, such as a line
+    break, that is logged, and the headers are sent as they were before it.
 
     :raises TypeError:
         ``decorator`` cannot be called, or is a coroutine function: nothing
@@ -70,16 +72,26 @@ def _decorate(
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError("nothing can be awaited before headers are sent")
-        _check(headers)
-    except Exception:
+        _check(before, headers)
+    except (Exception, CancelledError):
+        # Nothing of ours was cancelled, as nothing is awaited here.
         logger.exception("What changes the headers of an answer failed")
         headers.clear()
         headers.extend(before)
 
 
-def _check(headers: CIMultiDict[str]) -> None:
-    """Refuse what aiohttp could not send; it would close the connection."""
-    text = "".join([*headers.keys(), *headers.values()])
+def _check(before: CIMultiDict[str], headers: CIMultiDict[str]) -> None:
+    """Refuse what aiohttp could not send; it would close the connection.
+
+    And what a client could not read, or would read to another end.
+    """
+    for framing in _FRAMING:
+        if headers.getall(framing, None) != before.getall(framing, None):
+            raise ValueError(f"{framing} is decided by then")
+    for name in headers:
+        if name not in before and not TOKEN.fullmatch(name):
+            raise ValueError("a header cannot have such a name")
+    text = "".join(headers.values())
     if text.isprintable():  # as always
         return
     text.encode()  # half a character, as a client may send it
@@ -87,4 +99,6 @@ def _check(headers: CIMultiDict[str]) -> None:
         raise ValueError("a header cannot hold a line break")
 
 
+#: RFC 9112 6
+_FRAMING = (hdrs.CONTENT_LENGTH, hdrs.TRANSFER_ENCODING)
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from itertools import islice
 from typing import Any
 
@@ -18,33 +18,65 @@ MEMBERS = 20
 def get_logger(name: str) -> logging.Logger:
     """The logger of one of our modules: it never raises.
 
-    A handler or a filter of the application may, and what raises on a
-    request's way costs its answer, a lock or what is counted. The record is
-    lost then, and stderr has a line of that, as from ``logging`` itself.
+    A handler, a filter or a record factory of the application may, and what
+    raises on a request's way costs its answer, a lock or what is counted. The
+    record is lost then, or as ``logging`` itself makes it, and stderr has a
+    line of that.
     """
     made = logging.getLogger(name)
-    handle = made.handle
 
-    def handle_or_lose(record: logging.LogRecord) -> None:
+    def make(
+        name: str,
+        level: int,
+        path: str,
+        line: int,
+        message: object,
+        args: Any,
+        exc_info: Any,
+        function: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        stack: str | None = None,
+    ) -> logging.LogRecord:
+        said = name, level, path, line, message, args, exc_info, function
         try:
-            handle(record)
+            try:
+                # Of the class as it is now: tracers put theirs there.
+                return type(made).makeRecord(made, *said, extra, stack)
+            except KeyError:  # a factory has set one of the names
+                record = type(made).makeRecord(made, *said, None, stack)
         except Exception as exc:
-            lost(made, record.msg, exc)
+            _tell(f"{name}: a record factory raised {type(exc).__name__}")
+            record = logging.LogRecord(*said, stack)
+        vars(record).update(extra or {})
+        return record
 
-    made.handle = handle_or_lose  # type: ignore[method-assign]
+    def handle(record: logging.LogRecord) -> None:
+        message = record.msg  # a filter may put there what was sent
+        try:
+            type(made).handle(made, record)
+        except Exception as exc:
+            lost(made, message, exc)
+
+    made.makeRecord = make  # type: ignore[method-assign, assignment]
+    made.handle = handle  # type: ignore[method-assign]
     return made
 
 
 def lost(logger: logging.Logger, message: object, exc: Exception) -> None:
     """Say that one could not be logged, and nothing that a client sent."""
+    _tell(
+        f"{logger.name}: a handler or a filter raised"
+        f" {type(exc).__name__}, and this is lost: {message!r}"
+    )
+
+
+def _tell(line: str) -> None:
+    """Write to stderr, as ``logging`` itself does, if anybody can."""
     if logging.raiseExceptions and sys.stderr is not None:
         try:
-            sys.stderr.write(
-                f"{logger.name}: a handler or a filter raised"
-                f" {type(exc).__name__}, and this is lost: {message!r}\n"
-            )
-        except (OSError, ValueError):
-            pass  # it is closed
+            sys.stderr.write(f"{line}\n")
+        except Exception:
+            pass  # it is closed, or is somebody's that logs in turn
 
 
 def facts(request: web.Request, **more: Any) -> dict[str, Any]:

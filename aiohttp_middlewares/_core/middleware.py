@@ -47,10 +47,12 @@ def _marked(function: Any, options: Mapping[str, Any]) -> Any:
 def needing(decorated: Any, decorator: str) -> None:
     """Note that a handler works inside of the middleware of a factory only.
 
-    For decorators. ``functools.wraps`` hands it on to what stands around.
+    For decorators. ``functools.wraps`` hands it on to what stands around, and
+    here what ``with_middlewares`` has noted further in, where it is of no use.
     """
-    others: frozenset[str] = getattr(decorated, "__needs__", frozenset())
-    decorated.__needs__ = others | {decorator}
+    others: Mapping[str, int] = getattr(decorated, "__needs__", {})
+    inside = len(getattr(decorated, "__middlewares__", ()))
+    decorated.__needs__ = {**others, decorator: inside}
 
 
 def no_response(handler: Any, response: object) -> TypeError:

@@ -36,8 +36,12 @@ class Order(NamedTuple):
     )
 
     def find(self, stack: Stack) -> Iterator[Told]:
+        # Of those further out it was told there: many handlers have no others.
+        outers = stack.places(*self.outer, start=stack.own)
+        if not outers:
+            return
         for inner in stack.places(*self.inner):
-            for outer in stack.places(*self.outer):
+            for outer in outers:
                 around, within = stack.listed[inner], stack.listed[outer]
                 if (
                     (stack.own if self.beside else 0) <= inner < outer
@@ -165,12 +169,13 @@ def _rate_limit_twice(stack: Stack) -> Iterator[Told]:
 
 
 def _rate_limit_alone(stack: Stack) -> Iterator[Told]:
-    if "rate_limit" in stack.needs and not stack.has("rate_limit_middleware"):
+    if stack.lacks("rate_limit", "rate_limit_middleware"):
         yield (
             len(stack.listed),
             "The handler is decorated with rate_limit, and stands inside of "
             "no rate_limit_middleware: every request ends in a 500",
-            "List rate_limit_middleware",
+            "List rate_limit_middleware"
+            + _above(stack, "rate_limit", "rate_limit_middleware"),
         )
 
 
@@ -270,14 +275,20 @@ def _bearer_shut_out(stack: Stack) -> Iterator[Told]:
 
 
 def _requires_nobody(stack: Stack) -> Iterator[Told]:
-    if "requires" in stack.needs and not stack.has(*WHO_ASKS):
+    if stack.lacks("requires", *WHO_ASKS):
         yield (
             len(stack.listed),
             "The handler is decorated with requires, and stands inside of "
             "nothing that finds out who asks: everybody is answered 401",
             "List bearer_auth_middleware, api_key_middleware or "
-            "sign_in_middleware",
+            "sign_in_middleware" + _above(stack, "requires", *WHO_ASKS),
         )
+
+
+def _above(stack: Stack, decorator: str, *names: str) -> str:
+    if not stack.places(*names):
+        return ""
+    return f", or write with_middlewares above {decorator}"
 
 
 def _of(*names: str) -> tuple[str, ...]:

@@ -2,11 +2,15 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from aiohttp import hdrs, web
 
 from aiohttp_middlewares._core.middleware import About
+
+T = TypeVar("T")
 
 
 class Listed(NamedTuple):
@@ -27,14 +31,15 @@ class Stack(NamedTuple):
     listed: tuple[Listed, ...]
     #: The applications, outermost first.
     apps: tuple[web.Application, ...]
-    #: The decorators of the handler that take a middleware.
-    needs: frozenset[str] = frozenset()
+    #: The decorators of the handler that take a middleware, with the number of
+    #: those that stand inside of the decorator.
+    needs: Mapping[str, int] = MappingProxyType({})
 
-    def places(self, *names: str) -> list[int]:
+    def places(self, *names: str, start: int = 0) -> list[int]:
         """Where those of some factories are; a lower place is further out."""
         return [
             place
-            for place, listed in enumerate(self.listed)
+            for place, listed in enumerate(self.listed[start:], start)
             if listed.name in names
         ]
 
@@ -42,6 +47,14 @@ class Stack(NamedTuple):
         """Whether there is one, or may be: nobody knows what others' do."""
         return bool(self.places(*names)) or any(
             not listed.name for listed in self.listed[:outside_of]
+        )
+
+    def lacks(self, decorator: str, *names: str) -> bool:
+        """Whether a decorator has none of those around it that it needs."""
+        inside = self.needs.get(decorator)
+        return inside is not None and not any(
+            not listed.name or listed.name in names
+            for listed in self.listed[: len(self.listed) - inside]
         )
 
 
@@ -65,10 +78,13 @@ def _stacks(app: web.Application, where: str, around: Stack) -> Iterator[Stack]:
     for resource in app.router.resources():
         inner = resource.get_info().get("app")
         if isinstance(inner, web.Application):
+            if inner in stack.apps:
+                continue  # in itself, and of no use
             at = f"the sub-application at {resource.canonical}"
             yield from _stacks(inner, at, stack)
             continue
-        for route in resource:
+        # add_get() has the same handler for HEAD, and names that first.
+        for route in sorted(resource, key=lambda route: route.method == "HEAD"):
             if id(route.handler) not in seen:
                 seen.add(id(route.handler))
                 at = f"{route.method} {resource.canonical}"
@@ -77,17 +93,22 @@ def _stacks(app: web.Application, where: str, around: Stack) -> Iterator[Stack]:
 
 def _around(handler: Any, where: str, stack: Stack) -> Iterator[Stack]:
     """What a handler, a view or a method of one has around itself."""
-    own = getattr(handler, "__middlewares__", ())
+    while isinstance(handler, partial):
+        handler = handler.func
+    own = _noted(handler, "__middlewares__", tuple) or ()
     inner = Stack(
         where,
         len(stack.listed),
         (*stack.listed, *map(_listed, own)),
         stack.apps,
-        getattr(handler, "__needs__", frozenset()),
+        _noted(handler, "__needs__", dict) or {},
     )
     if own or inner.needs:
         yield inner
-    view = inspect.unwrap(handler)
+    try:
+        view = inspect.unwrap(handler)
+    except Exception:  # it leads to itself, or to nothing
+        return
     if inspect.isclass(view):
         path = where.partition(" ")[2]
         for name in sorted(hdrs.METH_ALL):
@@ -97,13 +118,22 @@ def _around(handler: Any, where: str, stack: Stack) -> Iterator[Stack]:
 
 
 def _listed(middleware: Any) -> Listed:
-    about = getattr(middleware, "__about__", None)
-    if isinstance(about, About):
+    about = _noted(middleware, "__about__", About)
+    if about is not None:
         return Listed(middleware, about.factory, about.options)
-    module = getattr(middleware, "__module__", None) or ""
+    module = _noted(middleware, "__module__", str) or ""
     # Those of aiohttp do nothing that anything of ours waits for.
     theirs = "aiohttp" if module == "aiohttp.web_middlewares" else ""
     return Listed(middleware, _misplaced(middleware) or theirs, {})
+
+
+def _noted(item: Any, name: str, kind: type[T]) -> T | None:
+    """What is noted of an object, not what its ``__getattr__`` makes of it."""
+    try:
+        found = getattr(item, name, None)
+    except Exception:
+        return None
+    return found if isinstance(found, kind) else None
 
 
 #: In place of the name of a factory, for what never works in a list.
@@ -114,7 +144,7 @@ OF_CLIENT = "a middleware of clients"
 def _misplaced(middleware: Any) -> str:
     if not callable(middleware):
         return NO_MIDDLEWARE
-    module = getattr(middleware, "__module__", None) or ""
+    module = _noted(middleware, "__module__", str) or ""
     if module.startswith("aiohttp_middlewares.client."):
         return OF_CLIENT
     return NO_MIDDLEWARE if module.startswith("aiohttp_middlewares.") else ""

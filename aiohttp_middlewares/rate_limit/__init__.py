@@ -382,7 +382,8 @@ def rate_limit(
     It is counted in addition to that of :func:`rate_limit_middleware`, which
     has to be there and whose storage counts: the innermost, where there are
     several. The bucket has the name of the handler and its module, and so is
-    the same in every process.
+    the same in every process. What adds a route, such as
+    ``@routes.get("/")``, stands above it.
 
     :param limits: As those of the middleware.
     :param key: Whose requests are counted together. By default:
