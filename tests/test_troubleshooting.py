@@ -357,18 +357,21 @@ async def mix_up_the_server_s(log: Any, patch: Any) -> object:
 @pytest.mark.parametrize(
     ("listed", "lacks"),
     [
-        (request_id_middleware(), "get"),
-        (etag_middleware(), "raw_headers"),
-        (security_headers_middleware(), "scheme"),
-        (shield_middleware(methods=["GET"]), "task"),
+        (request_id_middleware(), ["get"]),
+        (etag_middleware(), ["raw_headers"]),
+        (security_headers_middleware(), ["scheme"]),
+        # The first before Python 3.12.
+        (shield_middleware(methods=["GET"]), ["task", "transport"]),
     ],
 )
 async def test_last_word_tells_another_of_the_server_s(
-    listed: Any, lacks: str
+    listed: Any, lacks: list[str]
 ) -> None:
     said = await fail_a_session(listed)
-    assert said == f"'ClientRequest' object has no attribute '{lacks}'"
-    assert f"``'{lacks}'``" in TEXT
+    sentence = "'ClientRequest' object has no attribute '{}'"
+    assert said in map(sentence.format, lacks)
+    for word in lacks:
+        assert f"``'{word}'``" in TEXT
 
 
 @met(
