@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from discreet import nothing_is_shown as nothing_is_shown
-from hypothesis import settings
+from hypothesis import given, settings
+from hypothesis.strategies import none
 from loopback import nothing_leaves as nothing_leaves
 
 # A machine that others use as well is now and then slow.
@@ -20,6 +21,8 @@ settings.load_profile("suite")
 
 def pytest_collection_finish() -> None:
     """Leave what was imported out of every garbage collection from now on."""
+    # Hypothesis asks the collector who holds its Random when it is first used.
+    given(none())(lambda nothing: None)()
     gc.collect()
     gc.freeze()
 
