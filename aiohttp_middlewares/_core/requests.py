@@ -7,7 +7,7 @@ from string import printable
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from aiohttp import hdrs, web
+from aiohttp import ClientResponse, hdrs, web
 from multidict import CIMultiDictProxy
 from yarl import URL
 
@@ -27,7 +27,7 @@ from aiohttp_middlewares.annotations import Handler
 
 
 class WithHeaders(Protocol):
-    """A request, or as much of it as its headers; of others an answer."""
+    """As much of a request as its headers."""
 
     @property
     def headers(self) -> Mapping[str, str]: ...
@@ -36,9 +36,11 @@ class WithHeaders(Protocol):
     def raw_headers(self) -> tuple[tuple[bytes, bytes], ...]: ...
 
 
-def lines(request: web.BaseRequest | WithHeaders, name: str) -> list[str]:
+def lines(
+    message: web.BaseRequest | ClientResponse | WithHeaders, name: str
+) -> list[str]:
     """All lines of a header field, without the blanks around them."""
-    headers = request.headers
+    headers = message.headers
     if type(headers) is CIMultiDictProxy:
         found = headers.getall(name, None)
         if found is None:
@@ -50,7 +52,7 @@ def lines(request: web.BaseRequest | WithHeaders, name: str) -> list[str]:
     wanted = name.lower().encode()
     return [
         line.decode("utf-8", "surrogateescape").strip(" \t")
-        for key, line in request.raw_headers
+        for key, line in message.raw_headers
         if key.lower() == wanted
     ]
 

@@ -10,7 +10,7 @@ from aiohttp_middlewares._core import logs, options
 #: A policy as it is sent, or the sources of each directive.
 ContentSecurityPolicy: TypeAlias = str | Mapping[str, str | Collection[str]]
 
-logger: logging.Logger = logs.get_logger(__package__)
+logger: logging.Logger = logs.get_logger("aiohttp_middlewares.security_headers")
 
 
 def policy_text(what: str, policy: object) -> str:
