@@ -43,10 +43,12 @@ def is_secret(name: str) -> bool:
 def _is_secret(name: str) -> bool:
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name)
     text = re.sub(r"[^a-z0-9]+", "-", words.lower())
-    # Compiled when the first name is looked at.
-    return re.search(_SECRET, re.sub(_HARMLESS, "-", text)) is not None
+    harmless = _compiled(_HARMLESS).sub("-", text)
+    return _compiled(_SECRET).search(harmless) is not None
 
 
+#: When the first name is looked at, and once: the cache of ``re`` forgets.
+_compiled = lru_cache(re.compile)
 _is_known = lru_cache(maxsize=1024)(_is_secret)
 _LONGEST_KNOWN = 64
 
