@@ -5,7 +5,11 @@ from typing import Any
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import (
+    ReadableSpan,
+    SpanProcessor,
+    TracerProvider,
+)
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import (
     InMemorySpanExporter,
@@ -65,3 +69,18 @@ def parent_of(span: ReadableSpan) -> str | None:
 def id_of(span: ReadableSpan) -> str:
     assert span.context is not None
     return f"{span.context.span_id:016x}"
+
+
+class Broken(SpanProcessor):
+    """Fails, at the start of a span or at its end."""
+
+    def __init__(self, at: str) -> None:
+        self.at = at
+
+    def on_start(self, span: Any, parent_context: Any = None) -> None:
+        if self.at == "start":
+            raise ZeroDivisionError
+
+    def on_end(self, span: Any) -> None:
+        if self.at == "end":
+            raise ZeroDivisionError

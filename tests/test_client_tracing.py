@@ -20,10 +20,18 @@ from opentelemetry.instrumentation.aiohttp_client import (
     create_trace_config,
 )
 from opentelemetry.instrumentation.utils import suppress_http_instrumentation
-from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from opentelemetry.trace import SpanKind, StatusCode
-from telemetry import SPAN, TRACE, TRACEPARENT, Told, id_of, parent_of, told_of
+from telemetry import (
+    SPAN,
+    TRACE,
+    TRACEPARENT,
+    Broken,
+    Told,
+    id_of,
+    parent_of,
+    told_of,
+)
 from yarl import URL
 
 from aiohttp_middlewares.client import (
@@ -490,21 +498,6 @@ async def test_what_is_not_sampled_is_passed_on_as_such() -> None:
     assert int(flags, 16) & trace.TraceFlags.SAMPLED == 0
     (point,) = told.points(DURATION)
     assert point.count == 1
-
-
-class Broken(SpanProcessor):
-    """Fails, at the start of a span or at its end."""
-
-    def __init__(self, at: str) -> None:
-        self.at = at
-
-    def on_start(self, span: Any, parent_context: Any = None) -> None:
-        if self.at == "start":
-            raise ZeroDivisionError
-
-    def on_end(self, span: Any) -> None:
-        if self.at == "end":
-            raise ZeroDivisionError
 
 
 @pytest.mark.parametrize("at", ["start", "end"])

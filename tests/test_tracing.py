@@ -31,7 +31,6 @@ from opentelemetry.instrumentation.aiohttp_server import (
 )
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.propagators.textmap import TextMapPropagator
-from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_OFF,
     Decision,
@@ -44,6 +43,7 @@ from telemetry import (
     SPAN,
     TRACE,
     TRACEPARENT,
+    Broken,
     Told,
     id_of,
     parent_of,
@@ -1215,21 +1215,6 @@ async def test_trace_goes_on_where_a_span_cannot_be_started() -> None:
             site, "GET /shows", f"traceparent: {TRACEPARENT}\r\n"
         )
     assert answer.rest.decode() == f"{TRACE} {SPAN}"
-
-
-class Broken(SpanProcessor):
-    """Fails where it is asked to."""
-
-    def __init__(self, at: str) -> None:
-        self.at = at
-
-    def on_start(self, span: Any, parent_context: Any = None) -> None:
-        if self.at == "start":
-            raise ZeroDivisionError
-
-    def on_end(self, span: Any) -> None:
-        if self.at == "end":
-            raise ZeroDivisionError
 
 
 @pytest.mark.parametrize("at", ["start", "end"])

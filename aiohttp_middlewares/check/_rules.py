@@ -128,15 +128,21 @@ def _any_origin(stack: Stack) -> Iterator[Told]:
             )
 
 
-def _timeout_alone(stack: Stack) -> Iterator[Told]:
-    for place in stack.places("timeout_middleware"):
-        if not stack.has("error_middleware", outside_of=place):
-            yield (
-                place,
-                "timeout_middleware stands without error_middleware: visitors "
-                "get aiohttp's 504, an empty page",
-                "List error_middleware() before timeout_middleware",
-            )
+def _alone(
+    inner: str, outer: str, harm: str
+) -> Callable[[Stack], Iterator[Told]]:
+    """What stands without another one outside of it."""
+
+    def find(stack: Stack) -> Iterator[Told]:
+        for place in stack.places(inner):
+            if not stack.has(outer, outside_of=place):
+                yield (
+                    place,
+                    f"{inner} stands without {outer}: {harm}",
+                    f"List {outer} before {inner}",
+                )
+
+    return find
 
 
 def _not_drained(stack: Stack) -> Iterator[Told]:
@@ -222,17 +228,6 @@ def _session_in_clear(stack: Stack) -> Iterator[Told]:
                 "session_middleware has a cookie that is not Secure on a site "
                 "that is served by HTTPS: browsers send it in clear text, too",
                 "Leave https_only at 'auto', or give the storage secure=True",
-            )
-
-
-def _sign_in_alone(stack: Stack) -> Iterator[Told]:
-    for place in stack.places("sign_in_middleware"):
-        if not stack.has("session_middleware", outside_of=place):
-            yield (
-                place,
-                "sign_in_middleware stands without session_middleware: every "
-                "request ends in a 500",
-                "List session_middleware before sign_in_middleware",
             )
 
 
@@ -548,7 +543,11 @@ RULES: tuple[Order | Rule, ...] = (
     Rule(
         "timeout-alone",
         "``timeout`` stands without ``error``: the 504 is an empty page.",
-        _timeout_alone,
+        _alone(
+            "timeout_middleware",
+            "error_middleware",
+            "visitors get aiohttp's 504, an empty page",
+        ),
     ),
     Order(
         "timeout-inside-shield",
@@ -600,7 +599,11 @@ RULES: tuple[Order | Rule, ...] = (
     Rule(
         "sign-in-alone",
         "``sign_in`` stands without ``session``: every request ends in a 500.",
-        _sign_in_alone,
+        _alone(
+            "sign_in_middleware",
+            "session_middleware",
+            "every request ends in a 500",
+        ),
     ),
     Order(
         "sign-in-outside-session",
