@@ -38,12 +38,11 @@ from aiohttp_middlewares.annotations import Handler, Middleware
 from aiohttp_middlewares.rate_limit import _bucket, _memory, rate_limit
 from aiohttp_middlewares.rate_limit._memory import (
     SWEEP_AFTER,
-    MemoryCounter,
     is_local,
     memory_storage,
 )
 from aiohttp_middlewares.rate_limit._outage import MOST_CONNECTIONS
-from aiohttp_middlewares.rate_limit._storage import STRATEGIES
+from aiohttp_middlewares.rate_limit._storage import STRATEGIES, counter_of
 from aiohttp_middlewares.rate_limit._windows import parsed, retry_after
 
 Client = TestClient[web.Request, web.Application]
@@ -401,11 +400,11 @@ def test_who_waits_so_long_gets_in_and_not_much_earlier(
     clock = Clock()
     found = parsed("test", limits.parse_many, text)
     most = min(limit.amount for limit in found)
-    counter = MemoryCounter(memory_storage(), strategy)
+    counter = counter_of("test", memory_storage(), strategy)
 
     async def ask(units: int) -> int:
         """0 where it passed, else after how many seconds to come again."""
-        fits, windows = counter.count("bucket", found, units)
+        fits, windows = await counter.count("bucket", found, units)
         for limit, window in zip(found, windows, strict=True):
             assert 0 <= window.used(limit) <= limit.amount
         return 0 if fits else retry_after(found, windows, units)
@@ -443,7 +442,7 @@ def test_memory_lets_in_whom_that_of_limits_lets_in(
 ) -> None:
     clock = Clock()
     found = parsed("test", limits.parse_many, text)
-    ours = MemoryCounter(memory_storage(), strategy)
+    ours = counter_of("test", memory_storage(), strategy)
     kind: Any = limits.aio.strategies.STRATEGIES[STRATEGIES[strategy]]
     theirs = kind(limits.aio.storage.MemoryStorage())
 
@@ -452,7 +451,7 @@ def test_memory_lets_in_whom_that_of_limits_lets_in(
             clock.now += eighths / 8
             if strategy == "fixed-window":
                 units = 1  # there theirs counts what is refused, too
-            fits, _ = ours.count("bucket", found, units)
+            fits, _ = await ours.count("bucket", found, units)
             assert fits == await theirs.hit(found[0].item, cost=units)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -933,12 +932,12 @@ async def test_no_task_is_left_after_a_request(
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_what_is_over_is_forgotten(strategy: str, clock: Clock) -> None:
+async def test_what_is_over_is_forgotten(strategy: str, clock: Clock) -> None:
     storage = memory_storage()
-    counter = MemoryCounter(storage, strategy)
+    counter = counter_of("test", storage, strategy)
     found = parsed("test", limits.parse_many, "5/second")
     for number in range(SWEEP_AFTER * 5):
-        counter.count(str(number), found, 3)
+        await counter.count(str(number), found, 3)
         clock.now += 0.01
     size = len(storage.storage) + len(storage.events)
     assert size <= SWEEP_AFTER * 3
@@ -952,20 +951,20 @@ def test_what_is_over_is_forgotten(strategy: str, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["fixed-window", "moving-window"])
-def test_no_more_buckets_are_kept_than_so_many(
+async def test_no_more_buckets_are_kept_than_so_many(
     strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_memory, "MOST_BUCKETS", 300)
     storage = memory_storage()
-    counter = MemoryCounter(storage, strategy)
+    counter = counter_of("test", storage, strategy)
     found = parsed("test", limits.parse_many, "5/day")
     for number in range(350):
-        counter.count(str(number), found, 1)
+        await counter.count(str(number), found, 1)
     storage.sweep()
     assert len(storage.expirations) + len(storage.events) == 300
-    fits, windows = counter.count("349", found, 1)
+    fits, windows = await counter.count("349", found, 1)
     assert (fits, windows[0].used(found[0])) == (True, 2)
-    fits, windows = counter.count("0", found, 1)
+    fits, windows = await counter.count("0", found, 1)
     assert (fits, windows[0].used(found[0])) == (True, 1)  # forgiven
 
 

@@ -42,8 +42,7 @@ Usage
 It takes ``pip install "aiohttp-middlewares[rate-limit-redis]"``, or
 ``[rate-limit]`` where one process counts for itself, in memory: the default.
 The counting is done by the package `limits <https://limits.readthedocs.io>`_,
-with any of its asynchronous storages; in memory it is done here, by the same
-rules, in fewer steps.
+with any of its asynchronous storages.
 
 RateLimit headers and 429
 =========================
@@ -168,11 +167,7 @@ from aiohttp_middlewares._core.routes import route_of
 from aiohttp_middlewares._core.sending import Headers, departure_of
 from aiohttp_middlewares._core.urls import exemption, url_matcher
 from aiohttp_middlewares.annotations import Handler, Middleware, Urls
-from aiohttp_middlewares.rate_limit._memory import (
-    MemoryCounter,
-    is_local,
-    memory_storage,
-)
+from aiohttp_middlewares.rate_limit._memory import is_local, memory_storage
 from aiohttp_middlewares.rate_limit._outage import Guarded, OnStorageError
 from aiohttp_middlewares.rate_limit._storage import (
     STRATEGIES,
@@ -181,7 +176,6 @@ from aiohttp_middlewares.rate_limit._storage import (
     storage_of,
 )
 from aiohttp_middlewares.rate_limit._windows import (
-    Count,
     Counter,
     Limit,
     Window,
@@ -339,10 +333,10 @@ def rate_limit_middleware(
     ignored = exemption(f"{what} ignore", ignore)
     place_of_counts, is_ours = storage_of(what, storage)
     counter = counter_of(what, place_of_counts, strategy)
-    if not (isinstance(counter, MemoryCounter) or is_local(place_of_counts)):
+    if not is_local(place_of_counts):
         instead = None
         if on_storage_error == "memory":
-            instead = MemoryCounter(memory_storage(), strategy)
+            instead = counter_of(what, memory_storage(), strategy)
         counter = Guarded(
             counter,
             place_of_counts,
@@ -440,10 +434,7 @@ async def check_rate_limit(
     if not isinstance(key, str):
         options.refuse(TypeError, f"{what} key", "a string", key)
     units = options.integer(f"{what} cost", cost)
-    count = visit.counter.count(_bucket(key, "check"), found, units)
-    if not isinstance(count, tuple):
-        count = await count
-    _judged(request, visit, found, units, count)
+    await _hold(request, visit, _bucket(key, "check"), found, units)
 
 
 class _Rule:
@@ -475,7 +466,7 @@ class _Rule:
         self.scope_of = scope_of
 
     async def hold(self, request: web.Request, visit: "_Visit") -> int | None:
-        """Count the request: see :func:`_judged`."""
+        """Count the request: see :func:`_hold`."""
         limits = self.limits
         if self.limits_of is not None:
             given: Any = self.limits_of(request)
@@ -505,10 +496,7 @@ class _Rule:
                 should = "a function that gives a string"
                 options.refuse(TypeError, f"{self.what} scope", should, scope)
         bucket = _bucket(who, self.kind, scope, self.key_name)
-        count = visit.counter.count(bucket, limits or (), units)
-        if not isinstance(count, tuple):
-            count = await count
-        return _judged(request, visit, limits or (), units, count)
+        return await _hold(request, visit, bucket, limits or (), units)
 
 
 async def _awaited(value: Any) -> Any:
@@ -593,7 +581,7 @@ class _Visit:
 
     __slots__ = ("counter", "found", "has_job")
 
-    def __init__(self, counter: Counter | MemoryCounter) -> None:
+    def __init__(self, counter: Counter) -> None:
         #: That of the innermost middleware around.
         self.counter = counter
         self.found: list[tuple[Limit, Window]] = []
@@ -632,25 +620,22 @@ def _visit_in(what: str, request: web.Request) -> _Visit:
     return visit
 
 
-def _judged(
+async def _hold(
     request: web.Request,
     visit: _Visit,
+    bucket: str,
     limits: Sequence[Limit],
     units: int,
-    count: Count,
 ) -> int | None:
-    """Have the answer say what was counted.
+    """Count, and have the answer say so.
 
     :returns: The place of what does that, if it is there since this call.
     :raises aiohttp.web.HTTPTooManyRequests: the units do not fit.
     """
-    fits, windows = count
+    fits, windows = await visit.counter.count(bucket, limits, units)
     place = None
     if windows:
-        if len(windows) == 1:  # as mostly
-            visit.found.append((limits[0], windows[0]))
-        else:
-            visit.found += zip(limits, windows, strict=True)
+        visit.found += zip(limits, windows, strict=True)
         if not visit.has_job:
             visit.has_job = True
             place = departure_of(request).add(visit.tell)

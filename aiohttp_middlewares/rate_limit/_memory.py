@@ -1,5 +1,6 @@
 """Counting in this process."""
 
+import inspect
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -41,7 +42,6 @@ def memory_storage() -> Any:
 @lru_cache(maxsize=1)
 def _memory_class() -> Any:
     import limits.aio.storage
-    from limits.aio.storage.memory import Entry
 
     of_limits = limits.aio.storage.MemoryStorage
 
@@ -57,28 +57,9 @@ def _memory_class() -> Any:
             self.until_sweep = SWEEP_AFTER
 
         async def _MemoryStorage__schedule_expiry(self) -> None:
-            self.count_down()
-
-        def count_down(self) -> None:
             self.until_sweep -= 1
             if self.until_sweep <= 0:
                 self.sweep()
-
-        # As its incr() and acquire_entry() have it, without a lock for each
-        # bucket and a coroutine for each step: nobody comes between.
-
-        def add(self, key: str, now: float, seconds: int, units: int) -> None:
-            self.count_down()
-            if self.expirations.get(key, 0) > now:
-                self.storage[key] += units
-            else:
-                self.storage[key] = units
-                self.expirations[key] = now + seconds
-
-        def add_entries(self, key: str, seconds: int, units: int) -> None:
-            self.count_down()
-            entries = self.events.setdefault(key, [])
-            entries[:0] = [Entry(seconds)] * units
 
         def sweep(self) -> None:
             now = time.time()
@@ -99,14 +80,16 @@ def _memory_class() -> Any:
             left = len(self.expirations) + len(self.events)
             self.until_sweep = max(SWEEP_AFTER, left)
 
+    # As they are, without what turns exceptions into others: there are none.
+    for name in ("get", "incr", "acquire_entry"):
+        setattr(Memory, name, inspect.unwrap(getattr(of_limits, name)))
     return Memory
 
 
 class MemoryCounter:
-    """Looks at all windows, then takes from them.
+    """Looks at all windows, then has ``limits`` take from them.
 
-    Nothing here waits, so that nobody comes between, and ``count`` is no
-    coroutine function, as it is where it has to be waited for.
+    Nothing here waits, so that nobody comes between.
     """
 
     def __init__(self, storage: Any, strategy: str) -> None:
@@ -117,16 +100,10 @@ class MemoryCounter:
             "sliding-window": (self.look_sliding, self.take_sliding),
         }[strategy]
 
-    def count(self, bucket: str, limits: Sequence[Limit], units: int) -> Count:
+    async def count(
+        self, bucket: str, limits: Sequence[Limit], units: int
+    ) -> Count:
         now = time.time()
-        if len(limits) == 1 and units:  # as mostly, in a few steps
-            (limit,) = limits
-            key = bucket + limit.key
-            window = self.look(key, limit, now, units)
-            if window.used(limit) + units > limit.amount:
-                return False, (window,)
-            self.take(key, limit, now, units)
-            return True, (window.counted(limit, units),)
         fits = True
         windows: list[Window] = []
         for limit in limits:
@@ -138,7 +115,7 @@ class MemoryCounter:
             return True, windows
         if fits:
             for position, limit in enumerate(limits):
-                self.take(bucket + limit.key, limit, now, units)
+                await self.take(bucket + limit.key, limit, now, units)
                 windows[position] = windows[position].counted(limit, units)
         return fits, windows
 
@@ -150,10 +127,8 @@ class MemoryCounter:
             return Fixed(0, limit.seconds)
         return Fixed(self.storage.storage[key], end - now)
 
-    def take_fixed(
-        self, key: str, limit: Limit, now: float, units: int
-    ) -> None:
-        self.storage.add(key, now, limit.seconds, units)
+    def take_fixed(self, key: str, limit: Limit, now: float, units: int) -> Any:
+        return self.storage.incr(key, limit.seconds, units)
 
     def look_moving(
         self, key: str, limit: Limit, now: float, units: int
@@ -173,8 +148,10 @@ class MemoryCounter:
 
     def take_moving(
         self, key: str, limit: Limit, now: float, units: int
-    ) -> None:
-        self.storage.add_entries(key, limit.seconds, units)
+    ) -> Any:
+        return self.storage.acquire_entry(
+            key, limit.amount, limit.seconds, units
+        )
 
     def look_sliding(
         self, key: str, limit: Limit, now: float, units: int
@@ -190,7 +167,7 @@ class MemoryCounter:
 
     def take_sliding(
         self, key: str, limit: Limit, now: float, units: int
-    ) -> None:
+    ) -> Any:
         seconds = limit.seconds
         key = f"{key}/{int(now / seconds)}"
-        self.storage.add(key, now, 2 * seconds, units)
+        return self.storage.incr(key, 2 * seconds, units)

@@ -13,7 +13,6 @@ from aiohttp_middlewares._core import logs
 from aiohttp_middlewares._core.logs import shown
 from aiohttp_middlewares._core.requests import warn_once
 from aiohttp_middlewares._core.statuses import Unavailable
-from aiohttp_middlewares.rate_limit._memory import MemoryCounter
 from aiohttp_middlewares.rate_limit._windows import Count, Counter, Limit
 
 OnStorageError: TypeAlias = Literal["allow", "deny", "memory"]
@@ -51,7 +50,7 @@ class Guarded:
         *,
         is_ours: bool,
         on_error: OnStorageError,
-        instead: MemoryCounter | None,
+        instead: Counter | None,
         timeout: float,
     ) -> None:
         self.counter = counter
@@ -106,7 +105,7 @@ class Guarded:
         self, bucket: str, limits: Sequence[Limit], units: int
     ) -> Count:
         if self.instead is not None:
-            return self.instead.count(bucket, limits, units)
+            return await self.instead.count(bucket, limits, units)
         if self.on_error == "allow":
             return True, ()
         pause = self.pause_ends - time.monotonic()

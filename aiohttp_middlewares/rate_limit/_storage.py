@@ -109,9 +109,7 @@ def _options_for(what: str, scheme: str) -> dict[str, str]:
     return {"implementation": "redispy"}
 
 
-def counter_of(
-    what: str, storage: Any, strategy: str
-) -> Counter | MemoryCounter:
+def counter_of(what: str, storage: Any, strategy: str) -> Counter:
     """What counts in a storage.
 
     :raises ValueError: the storage cannot count by that strategy.

@@ -195,12 +195,11 @@ def sliding(
 def state(limit: Limit, window: Window) -> str:
     """What ``RateLimit`` says: what is left, and when there will be more."""
     used = window.used(limit)
-    amount = limit.amount
-    left = amount - used if used < amount else 0
-    if not used or not amount:  # there never will be more
+    left = max(0, limit.amount - used)
+    if not used or not limit.amount:  # there never will be more
         return f"r={left}"
-    more = ceil(window.wait(limit, left + 1) - _MARGIN)
-    return f"r={left};t={more if more > 1 else 1}"
+    more = whole(window.wait(limit, left + 1) - _MARGIN)
+    return f"r={left};t={more}"
 
 
 def retry_after(
