@@ -7,6 +7,7 @@ is sent, and its server always has ``handler_cancellation=True``.
 import asyncio
 import gc
 import logging
+import sys
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -17,6 +18,7 @@ from collections.abc import (
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+import pytest
 from aiohttp import web
 from raw import Head, head
 
@@ -148,3 +150,16 @@ def complaints() -> Iterator[list[str]]:
         gc.collect()
     finally:
         logger.removeHandler(keep)
+
+
+def begin_tasks_at_once() -> None:
+    """Have each task of the test begin when it is made, if the loop can."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info < (3, 12):
+        pytest.skip("before Python 3.12 no task begins at once")
+    elif sys.version_info < (3, 14) and not isinstance(
+        loop, asyncio.BaseEventLoop
+    ):
+        pytest.skip("uvloop gives it an option that it does not know")
+    else:
+        loop.set_task_factory(asyncio.eager_task_factory)

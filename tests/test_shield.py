@@ -19,7 +19,15 @@ from typing import Any
 import pytest
 from aiohttp import ClientConnectionResetError, hdrs, web
 from aiohttp.test_utils import make_mocked_request
-from live import Connection, Live, complaints, eventually, live, soon
+from live import (
+    Connection,
+    Live,
+    begin_tasks_at_once,
+    complaints,
+    eventually,
+    live,
+    soon,
+)
 from pytest_aiohttp.plugin import AiohttpClient
 from yarl import URL
 
@@ -1111,23 +1119,14 @@ async def test_every_kind_of_answer_passes_as_it_is(
         assert await ws.receive_str() == "hello"
 
 
-if sys.version_info >= (3, 12):
-
-    async def test_eager_tasks_are_shielded_as_well() -> None:
-        loop = asyncio.get_running_loop()
-        if isinstance(loop, asyncio.BaseEventLoop) or sys.version_info >= (
-            3,
-            14,
-        ):
-            loop.set_task_factory(asyncio.eager_task_factory)
-        else:
-            pytest.skip("uvloop gives it an option that it does not know")
-        work = Work()
-        async with live(application(POST, work=work)) as server:
-            connection = await gone(server, work)
-            work.go_on.set()
-            await work.ended("stage 2")
-            connection.leave()
+async def test_eager_tasks_are_shielded_as_well() -> None:
+    begin_tasks_at_once()
+    work = Work()
+    async with live(application(POST, work=work)) as server:
+        connection = await gone(server, work)
+        work.go_on.set()
+        await work.ended("stage 2")
+        connection.leave()
 
 
 def test_one_middleware_serves_one_event_loop_after_the_other() -> None:

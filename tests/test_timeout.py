@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
 from aiohttp.test_utils import make_mocked_request
-from live import Live, complaints, eventually, live, soon
+from live import Live, begin_tasks_at_once, complaints, eventually, live, soon
 from pytest_aiohttp.plugin import AiohttpClient
 from yarl import URL
 
@@ -1008,28 +1008,19 @@ async def test_wait_for_inside_keeps_to_its_own() -> None:
     assert response.text == "handled"
 
 
-if sys.version_info >= (3, 12):
-
-    async def test_eager_tasks_are_limited_as_well(
-        aiohttp_client: AiohttpClient,
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        if isinstance(loop, asyncio.BaseEventLoop) or sys.version_info >= (
-            3,
-            14,
-        ):
-            loop.set_task_factory(asyncio.eager_task_factory)
-        else:
-            pytest.skip("uvloop gives it an option that it does not know")
-        app = application(timeout_middleware(SHORT))
-        client = await aiohttp_client(app)
-        assert (await client.get("/slow")).status == 504
-        assert (await client.get("/quick")).status == 200
-        task = asyncio.create_task(
-            run(timeout_middleware(SHORT), forever)  # type: ignore[arg-type]
-        )
-        with pytest.raises(RequestTimeout):
-            await task
+async def test_eager_tasks_are_limited_as_well(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    begin_tasks_at_once()
+    app = application(timeout_middleware(SHORT))
+    client = await aiohttp_client(app)
+    assert (await client.get("/slow")).status == 504
+    assert (await client.get("/quick")).status == 200
+    task: asyncio.Task[web.StreamResponse] = asyncio.create_task(
+        run(timeout_middleware(SHORT), forever)  # type: ignore[arg-type]
+    )
+    with pytest.raises(RequestTimeout):
+        await task
 
 
 # What it costs

@@ -46,13 +46,16 @@ def source(folder: Path) -> Path:
             check=True,
         )
         with tarfile.open(folder / f"{name}.tar.gz") as archive:
-            for member in archive.getmembers():
-                parts = Path(member.name).parts
-                if ".." not in parts and parts[1:2] in [
-                    ("tests",),
-                    ("pytest.ini",),
-                ]:
-                    archive.extract(member, folder)
+            archive.extractall(
+                folder,
+                [
+                    member
+                    for member in archive.getmembers()
+                    if Path(member.name).parts[1:2]
+                    in [("tests",), ("pytest.ini",)]
+                ],
+                filter="data",
+            )
     return target
 
 
