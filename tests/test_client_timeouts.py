@@ -152,3 +152,21 @@ async def test_limit_that_has_struck_cannot_be_resumed() -> None:
 
     with pytest.raises(TimeIsUp):
         await call()
+
+
+async def test_limit_that_is_due_at_once_can_be_paused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def call_soon(when: float, *args: Any, **kwargs: Any) -> asyncio.Handle:
+        # What uvloop does with a timer of less than half a millisecond.
+        return loop.call_soon(*args, **kwargs)
+
+    for name in ("call_at", "call_later"):
+        monkeypatch.setattr(loop, name, call_soon)
+    async with time_limit(0.0001) as limit:
+        limit.pause()
+        await asyncio.sleep(0)
+        limit.resume()
+    assert not limit.has_struck

@@ -77,8 +77,9 @@ class TimeLimit:
     def pause(self) -> None:
         """Stop the clock."""
         if self._timer is not None:
+            # uvloop's handle of a timer that is due at once has no `when()`.
             loop = self._task.get_loop()
-            self._left = max(0.0, self._timer.when() - loop.time())
+            self._left = max(0.0, self._deadline - loop.time())
             self._timer.cancel()
             self._timer = None
 
@@ -86,7 +87,8 @@ class TimeLimit:
         """Let the clock go on."""
         if self._timer is None and not self.has_struck:
             loop = self._task.get_loop()
-            self._timer = loop.call_later(self._left, self._strike)
+            self._deadline = loop.time() + self._left
+            self._timer = loop.call_at(self._deadline, self._strike)
 
     def lets_wait(self, task: "asyncio.Task[Any] | None") -> bool:
         return self._waits and self._task is task
