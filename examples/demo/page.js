@@ -462,7 +462,7 @@ class Card {
 function excerpt({ file, first, last, pieces }) {
   const figure = fromTemplate("excerpt");
   const lines = first === last ? `line ${first}` : `lines ${first} to ${last}`;
-  figure.querySelector("figcaption").textContent = 
+  figure.querySelector("figcaption").textContent =
     `examples/demo/${file}, ${lines}`;
   for (const { text, named, folded } of pieces) {
     const pre = document.createElement("pre");
