@@ -49,7 +49,7 @@ unchanged.
 import logging
 from collections.abc import Mapping
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from multidict import istr
 
 from aiohttp_middlewares._core import logs, options
@@ -149,7 +149,7 @@ def _says(said: list[str], name: istr, value: str) -> bool:
     if len(said) == 1 and said[0].lower() == value:
         return True  # as most proxies have it
     last = next(nearest_first(said), "").lower()
-    if name == hdrs.FORWARDED and last != value:
+    if last != value and name.lower() == "forwarded":
         nearest = next(forwarded_nearest_first(said), {})
         last = nearest.get("proto", "").lower()
     # What some proxies say of a WebSocket that came by TLS.

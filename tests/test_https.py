@@ -125,6 +125,7 @@ FORWARDED = {"Forwarded": "https"}
         (FORWARDED, [("Forwarded", "for=1.2.3.4;proto=https")], True),
         (FORWARDED, [("Forwarded", 'Proto="HTTPS"; for="[::1]"')], True),
         (FORWARDED, [("Forwarded", "for=1.2.3.4;proto=http")], False),
+        ({"forwarded": "HTTPS"}, [("FORWARDED", "proto=https")], True),
         (FORWARDED, [("Forwarded", "for=1.2.3.4")], False),
         (FORWARDED, [("Forwarded", "https")], True),
         (FORWARDED, [("Forwarded", "proto=https, for=2;proto=http")], False),

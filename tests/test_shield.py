@@ -1411,6 +1411,40 @@ async def test_drain_cancels_what_takes_too_long_before_on_cleanup(
     assert messages(caplog) == [CANCELLED]
 
 
+async def test_drain_does_not_wait_for_ever_for_who_will_not_be_cancelled(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As aiohttp does not: the database is closed, and the process ends."""
+    monkeypatch.setattr(
+        aiohttp_middlewares.shield, "DEFAULT_DRAIN_TIMEOUT", 0.01
+    )
+    enough, marks = asyncio.Event(), []
+
+    async def stubborn(request: web.Request) -> web.Response:
+        while not enough.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await enough.wait()
+        marks.append("stage 2")
+        return web.Response()
+
+    async def on_cleanup(app: web.Application) -> None:
+        marks.append("on_cleanup")
+
+    app = web.Application(middlewares=[timeout_middleware(SHORT), POST])
+    app.router.add_post("/work", stubborn)
+    app.on_cleanup.append(on_cleanup)
+    app.cleanup_ctx.append(drain_shielded)
+    async with live(app) as server:
+        client = await server.connect()
+        client.send("POST /work")
+        assert (await client.answer()).status == 504
+        client.leave()
+    assert marks == ["on_cleanup"]
+    assert CANCELLED in messages(caplog)
+    enough.set()
+    await eventually(lambda: "stage 2" in marks)
+
+
 async def test_drain_waits_for_a_minute_as_aiohttp_does() -> None:
     assert aiohttp_middlewares.shield.DEFAULT_DRAIN_TIMEOUT == 60
 

@@ -115,11 +115,17 @@ from aiohttp_middlewares.annotations import (
     StrCollection,
     Urls,
 )
-from aiohttp_middlewares.shield._tasks import Running, handle_shielded, logger
+from aiohttp_middlewares.shield._tasks import (
+    Running,
+    handle_shielded,
+    log_cancelled,
+    logger,
+)
 
 __all__ = ("DEFAULT_DRAIN_TIMEOUT", "drain_shielded", "shield_middleware")
 
-#: For how many seconds :func:`drain_shielded` waits: as long as aiohttp does.
+#: For how many seconds :func:`drain_shielded` waits: as long as aiohttp does by
+#: default. An application cannot tell which ``shutdown_timeout`` it was given.
 DEFAULT_DRAIN_TIMEOUT = 60.0
 
 
@@ -201,11 +207,11 @@ async def drain_shielded(app: web.Application) -> AsyncIterator[None]:
     of the application, of its sub-applications and of single handlers
     (:func:`~aiohttp_middlewares.with_middlewares`). One that is still at work
     after :data:`DEFAULT_DRAIN_TIMEOUT` seconds is cancelled, and an error is
-    logged.
+    logged. It has as long again to clean up.
     """
     yield
     handlers = {
-        task
+        task: request
         for middleware in _middlewares(app)
         for task, request in getattr(middleware, "shielded_handlers", _NONE)
         # A copy: another application in another thread may share it.
@@ -224,7 +230,9 @@ async def drain_shielded(app: web.Application) -> AsyncIterator[None]:
     for task in late:
         task.cancel()
     if late:
-        await asyncio.wait(late)
+        _, stuck = await asyncio.wait(late, timeout=DEFAULT_DRAIN_TIMEOUT)
+        for task in stuck:  # it took the cancellation for something else
+            log_cancelled(handlers[task])
 
 
 def _middlewares(app: web.Application) -> Iterator[Any]:

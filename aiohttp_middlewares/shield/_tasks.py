@@ -190,7 +190,7 @@ async def _goes_on(
     # A lost connection and the end of `shutdown_timeout` look the same but for
     # a private attribute: aiohttp forgets its task for a lost connection.
     if isinstance(getattr(protocol, "_task_handler", None), asyncio.Task):
-        _log_cancelled(request)
+        log_cancelled(request)
         await _cancel(task)
         return False
 
@@ -237,7 +237,7 @@ def _stand_in(request: web.Request, task: _Task) -> asyncio.Future[None]:
 
     def cancel(stand_in: asyncio.Future[None]) -> None:
         if stand_in.cancelled():
-            _log_cancelled(request)
+            log_cancelled(request)
             task.cancel(_GIVEN_UP)
 
     task.add_done_callback(settle)
@@ -253,7 +253,7 @@ def _report(
     if not request.content.is_eof():
         return  # it ended with the upload that broke off
     if task.cancelled():
-        _log_cancelled(request)
+        log_cancelled(request)
         return
     if isinstance(exc, ConnectionAbortedError) and exc.__cause__ is not None:
         why = exc.__cause__  # an error middleware inside could not answer it
@@ -288,7 +288,7 @@ def _comes_of_it(exc: BaseException) -> bool:
     )
 
 
-def _log_cancelled(request: web.Request) -> None:
+def log_cancelled(request: web.Request) -> None:
     facts = logs.facts(request)
     logger.error(
         "The shielded handler of %(method)s %(path)s was cancelled before it "
