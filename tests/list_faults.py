@@ -732,12 +732,16 @@ def read_by_any_site(right: bool) -> tuple[web.Application, Harm]:
     return site(cors), harm
 
 
-@fault("debug-pages")
-def shown_the_source(right: bool) -> tuple[web.Application, Harm]:
+@fault("debug-pages", "default", "config")
+def shown_the_source(
+    name: str, right: bool
+) -> tuple[web.Application, Harm]:
     async def harm(app: web.Application) -> bool:
         return "raise ValueError" in (await answer(app, path="/failing")).text
 
     handler = problem_error_handler if right else debug_error_handler
+    if name == "config":
+        return site(error_middleware(config={ValueError: handler})), harm
     return site(error_middleware(default_handler=handler)), harm
 
 

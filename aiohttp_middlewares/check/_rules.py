@@ -104,10 +104,7 @@ def _of_client(stack: Stack) -> Iterator[Told]:
 
 def _debug_pages(stack: Stack) -> Iterator[Told]:
     for place in stack.places("error_middleware"):
-        if (
-            stack.listed[place].options["default_handler"]
-            is debug_error_handler
-        ):
+        if debug_error_handler in stack.listed[place].options["handlers"]:
             yield (
                 place,
                 "error_middleware answers with debug_error_handler: strangers "
