@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp_session
 import pytest
 from aiohttp import web
+from limits.aio.storage import MemoryStorage
 from list_faults import (
     FAULTS,
     KEY,
@@ -76,6 +77,7 @@ from examples.demo.api import create_api
 from examples.demo.page import create_page
 
 ROOT = Path(aiohttp_middlewares.__file__).parent.parent
+COUNTS = MemoryStorage()
 FACTORIES = {
     name for name in aiohttp_middlewares.__all__ if name.endswith("_middleware")
 }
@@ -593,6 +595,14 @@ EITHER_WAY: dict[str, tuple[Any, ...]] = {
         rate_limit_middleware("10/minute"),
         rate_limit_middleware("100/hour"),
     ),
+    "each counts in a memory of its own": (
+        rate_limit_middleware("10/minute"),
+        rate_limit_middleware("10/minute"),
+    ),
+    "each is for other URLs": (
+        rate_limit_middleware("10/minute", storage=COUNTS, urls=["/a"]),
+        rate_limit_middleware("10/minute", storage=COUNTS, urls=["/b"]),
+    ),
     "one knows no host": (
         trusted_host_middleware(["a.example"]),
         proxy_headers_middleware(trusted=["127.0.0.1"]),
@@ -697,6 +707,9 @@ def test_cookie_of_another_storage_is_to_be_secure_too(storage: Any) -> None:
     secure = aiohttp_session.SimpleCookieStorage(secure=True)
     app = application(https_middleware(), session_middleware(secure))
     assert check_stack(app) == []
+    # Nobody knows whether the proxy has HTTPS.
+    proxy = proxy_headers_middleware(trusted=["127.0.0.1"])
+    assert check_stack(application(proxy, session_middleware(storage))) == []
 
 
 def test_strict_cookie_of_another_storage_is_found_with_sign_in() -> None:
