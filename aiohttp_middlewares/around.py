@@ -166,14 +166,11 @@ def _check(what: str, item: object) -> None:
     except TypeError:
         is_handler = inspect.iscoroutinefunction(item) or _is_view(item)
         name = getattr(item, "__name__", "")
-        options.refuse(
-            TypeError,
-            what,
-            should,
-            item,
-            meant=f"{name}(...)" if name and not is_handler else None,
-            advice="what it decorates comes after them",
-        )
+        if name and not is_handler:
+            should += ", not a factory that was not called"
+            options.refuse(TypeError, what, should, item, meant=f"{name}(...)")
+        advice = "what it decorates comes after them"
+        options.refuse(TypeError, what, should, item, advice=advice)
     except ValueError:
         pass  # one in C, that does not tell
 

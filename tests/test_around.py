@@ -556,7 +556,7 @@ async def test_server_waits_for_what_one_handler_shields(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (error_middleware, r"did you mean error_middleware\(...\)\?"),
+        (error_middleware, r"not called, .*mean error_middleware\(...\)\?"),
         (body_limit_middleware, r"did you mean body_limit_middleware\(...\)\?"),
         (rate_limit_middleware, r"rate_limit_middleware\(...\)"),
         (normalize_path_middleware, r"normalize_path_middleware\(...\)"),
