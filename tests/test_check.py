@@ -338,6 +338,40 @@ def test_handler_of_several_routes_is_told_of_once() -> None:
     assert [finding.where for finding in check_stack(app)] == ["POST /a"]
 
 
+@pytest.mark.parametrize(
+    ("methods", "found"),
+    [(["GET"], set()), (["GET", "POST"], {"timeout-inside-shield"})],
+)
+def test_shield_of_other_methods_is_not_around_a_handler(
+    methods: list[str], found: set[str]
+) -> None:
+    app = application(error_middleware(), shield_middleware(methods=["POST"]))
+    handler = with_middlewares(timeout_middleware(1))(hello)
+    for method in methods:
+        app.router.add_route(method, "/a", handler)
+    assert codes(app) == found
+
+
+def test_keys_of_other_methods_are_not_around_a_method_of_a_view() -> None:
+    class View(web.View):
+        @with_middlewares(AUTH())
+        async def get(self) -> web.Response:
+            return web.Response()
+
+    class Other(View):
+        @with_middlewares(AUTH())
+        async def post(self) -> web.Response:
+            return web.Response()
+
+    app = application(error_middleware(), idempotency_middleware())
+    app.router.add_view("/a", View)
+    assert check_stack(app) == []
+    app.router.add_view("/b", Other)
+    assert [(item.code, item.where) for item in check_stack(app)] == [
+        ("idempotency-outside-login", "POST /b")
+    ]
+
+
 def test_what_views_and_their_methods_have_around_themselves_is_looked_at() -> (
     None
 ):

@@ -165,7 +165,7 @@ def shield_middleware(
     ignored = exemption(f"{what} ignore", ignore or None)
     running: Running = {}
 
-    @middleware
+    @middleware(methods=shielded_methods if shielded is None else None)
     async def shield(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
