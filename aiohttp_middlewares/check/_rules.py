@@ -109,7 +109,8 @@ def _of_client(stack: Stack) -> Iterator[Told]:
 
 def _debug_pages(stack: Stack) -> Iterator[Told]:
     for place in stack.places("error_middleware"):
-        if debug_error_handler in stack.listed[place].options["handlers"]:
+        handlers = stack.listed[place].options["handlers"]
+        if any(handler is debug_error_handler for handler in handlers):
             yield (
                 place,
                 "error_middleware answers with debug_error_handler: strangers "

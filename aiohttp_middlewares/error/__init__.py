@@ -220,7 +220,7 @@ def error_middleware(
     )
     options.flag(f"{what} log", log)
 
-    # Those of whole sites, not of single URLs.
+    # Those for errors of any URL.
     others = () if choice is None else choice.others
 
     @middleware(handlers=(default_handler, *(item[-1] for item in others)))
