@@ -74,9 +74,6 @@ What never reaches a handler does not reach what is around it: a 404, a 405, and
 a CORS preflight, an ``OPTIONS`` that only a route or a middleware of the
 application answers. So ``cors_middleware`` belongs in the application's list.
 
-:func:`~aiohttp_middlewares.drain_shielded` finds a ``shield_middleware`` around
-a handler or a view, but not around a method of a view.
-
 None around a handler can allow what the application's own middlewares refuse: a
 ``body_limit_middleware`` in the list needs a ``limits`` for the path.
 """
@@ -166,14 +163,11 @@ def _check(what: str, item: object) -> None:
     except TypeError:
         is_handler = inspect.iscoroutinefunction(item) or _is_view(item)
         name = getattr(item, "__name__", "")
-        options.refuse(
-            TypeError,
-            what,
-            should,
-            item,
-            meant=f"{name}(...)" if name and not is_handler else None,
-            advice="what it decorates comes after them",
-        )
+        if name and not is_handler:
+            should += ", not a factory that was not called"
+            options.refuse(TypeError, what, should, item, meant=f"{name}(...)")
+        advice = "what it decorates comes after them"
+        options.refuse(TypeError, what, should, item, advice=advice)
     except ValueError:
         pass  # one in C, that does not tell
 

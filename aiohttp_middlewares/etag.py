@@ -39,9 +39,9 @@ of a record. What the client says in ``If-Modified-Since`` does not count then
 (13.1.3).
 
 It leaves alone streams, payloads such as open files, ``web.FileResponse``,
-which has tags of aiohttp's own, other statuses, ``Cache-Control: no-store``,
-raised answers, and those that set a cookie, even one that a session sets when
-the answer leaves.
+which has tags of aiohttp's own, empty bodies, other statuses, ``Cache-Control:
+no-store``, raised answers, and those that set a cookie, even one that a session
+sets when the answer leaves.
 
 Order
 =====

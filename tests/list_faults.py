@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import aiohttp_session
 from aiohttp import ClientSession, ClientTimeout, CookieJar, hdrs, web
 from aiohttp.test_utils import TestServer
+from limits.aio.storage import MemoryStorage
 from live import PATIENCE, Live, eventually, live
 from multidict import CIMultiDictProxy
 from opentelemetry.sdk.trace import TracerProvider
@@ -732,12 +733,14 @@ def read_by_any_site(right: bool) -> tuple[web.Application, Harm]:
     return site(cors), harm
 
 
-@fault("debug-pages")
-def shown_the_source(right: bool) -> tuple[web.Application, Harm]:
+@fault("debug-pages", "default", "config")
+def shown_the_source(name: str, right: bool) -> tuple[web.Application, Harm]:
     async def harm(app: web.Application) -> bool:
         return "raise ValueError" in (await answer(app, path="/failing")).text
 
     handler = problem_error_handler if right else debug_error_handler
+    if name == "config":
+        return site(error_middleware(config={ValueError: handler})), harm
     return site(error_middleware(default_handler=handler)), harm
 
 
@@ -822,15 +825,21 @@ def as_often_as_they_like(
     return noticed(site(*outer, *inner)), harm
 
 
-@fault("rate-limit-twice")
-def counts_as_two(right: bool) -> tuple[web.Application, Harm]:
+@fault("rate-limit-twice", "same", "shared")
+def counts_as_two(name: str, right: bool) -> tuple[web.Application, Harm]:
     async def harm(app: web.Application) -> bool:
         async with asking(app) as client:
             await client.ask(path="/inner/")
             return (await client.ask(path="/inner/")).status == 429
 
-    limit = rate_limit_middleware("2/minute", scope="global")
-    app, inner = site(limit), site(*[] if right else [limit])
+    outer = limit = rate_limit_middleware("2/minute", scope="global")
+    if name == "shared":
+        storage = MemoryStorage()
+        outer, limit = (
+            rate_limit_middleware("2/minute", scope="global", storage=storage)
+            for _ in range(2)
+        )
+    app, inner = site(outer), site(*[] if right else [limit])
     app.add_subapp("/inner", inner)
     return app, harm
 
@@ -1146,7 +1155,7 @@ def logged_out(right: bool) -> tuple[web.Application, Harm]:
     return app, harm
 
 
-@fault("session-in-clear", "https", "https_redirect")
+@fault("session-in-clear", "https", "https_redirect", "proxy_headers")
 def stolen(name: str, right: bool) -> tuple[web.Application, Harm]:
     lists: dict[str, list[Any]] = {
         "https": [https_middleware()],
@@ -1154,6 +1163,7 @@ def stolen(name: str, right: bool) -> tuple[web.Application, Harm]:
             proxy_headers_middleware(trusted=["127.0.0.1"]),
             https_redirect_middleware(),
         ],
+        "proxy_headers": [proxy_headers_middleware(trusted=["127.0.0.1"])],
     }
     secure = "auto" if right else False
     session = session_middleware(KEY, https_only=secure)  # type: ignore[arg-type]

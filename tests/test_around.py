@@ -508,7 +508,7 @@ async def test_aiohttps_own_middlewares_go_in(
     assert (await client.get("/")).headers["X-Path"] == "a()"
 
 
-@pytest.mark.parametrize("kind", ["handler", "view"])
+@pytest.mark.parametrize("kind", ["handler", "part", "view", "method"])
 async def test_server_waits_for_what_one_handler_shields(
     kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -532,7 +532,19 @@ async def test_server_waits_for_what_one_handler_shields(
     around = with_middlewares(
         timeout_middleware(0.01), shield_middleware(methods=["POST"])
     )
-    app = app_of(around(write) if kind == "handler" else around(Write))
+
+    class WriteInside(web.View):
+        @around
+        async def post(self) -> web.Response:
+            return await write(self.request)
+
+    handlers: dict[str, Any] = {
+        "handler": around(write),
+        "part": functools.partial(around(write)),
+        "view": around(Write),
+        "method": WriteInside,
+    }
+    app = app_of(handlers[kind])
     app.on_cleanup.append(close)
     app.cleanup_ctx.append(drain_shielded)
     async with live(app) as site:
@@ -556,7 +568,7 @@ async def test_server_waits_for_what_one_handler_shields(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (error_middleware, r"did you mean error_middleware\(...\)\?"),
+        (error_middleware, r"not called, .*mean error_middleware\(...\)\?"),
         (body_limit_middleware, r"did you mean body_limit_middleware\(...\)\?"),
         (rate_limit_middleware, r"rate_limit_middleware\(...\)"),
         (normalize_path_middleware, r"normalize_path_middleware\(...\)"),

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp_session
 import pytest
 from aiohttp import web
+from limits.aio.storage import MemoryStorage
 from list_faults import (
     FAULTS,
     KEY,
@@ -76,6 +77,7 @@ from examples.demo.api import create_api
 from examples.demo.page import create_page
 
 ROOT = Path(aiohttp_middlewares.__file__).parent.parent
+COUNTS = MemoryStorage()
 FACTORIES = {
     name for name in aiohttp_middlewares.__all__ if name.endswith("_middleware")
 }
@@ -336,6 +338,40 @@ def test_handler_of_several_routes_is_told_of_once() -> None:
     assert [finding.where for finding in check_stack(app)] == ["POST /a"]
 
 
+@pytest.mark.parametrize(
+    ("methods", "found"),
+    [(["GET"], set()), (["GET", "POST"], {"timeout-inside-shield"})],
+)
+def test_shield_of_other_methods_is_not_around_a_handler(
+    methods: list[str], found: set[str]
+) -> None:
+    app = application(error_middleware(), shield_middleware(methods=["POST"]))
+    handler = with_middlewares(timeout_middleware(1))(hello)
+    for method in methods:
+        app.router.add_route(method, "/a", handler)
+    assert codes(app) == found
+
+
+def test_keys_of_other_methods_are_not_around_a_method_of_a_view() -> None:
+    class View(web.View):
+        @with_middlewares(AUTH())
+        async def get(self) -> web.Response:
+            return web.Response()
+
+    class Other(View):
+        @with_middlewares(AUTH())
+        async def post(self) -> web.Response:
+            return web.Response()
+
+    app = application(error_middleware(), idempotency_middleware())
+    app.router.add_view("/a", View)
+    assert check_stack(app) == []
+    app.router.add_view("/b", Other)
+    assert [(item.code, item.where) for item in check_stack(app)] == [
+        ("idempotency-outside-login", "POST /b")
+    ]
+
+
 def test_what_views_and_their_methods_have_around_themselves_is_looked_at() -> (
     None
 ):
@@ -593,6 +629,14 @@ EITHER_WAY: dict[str, tuple[Any, ...]] = {
         rate_limit_middleware("10/minute"),
         rate_limit_middleware("100/hour"),
     ),
+    "each counts in a memory of its own": (
+        rate_limit_middleware("10/minute"),
+        rate_limit_middleware("10/minute"),
+    ),
+    "each is for other URLs": (
+        rate_limit_middleware("10/minute", storage=COUNTS, urls=["/a"]),
+        rate_limit_middleware("10/minute", storage=COUNTS, urls=["/b"]),
+    ),
     "one knows no host": (
         trusted_host_middleware(["a.example"]),
         proxy_headers_middleware(trusted=["127.0.0.1"]),
@@ -697,6 +741,9 @@ def test_cookie_of_another_storage_is_to_be_secure_too(storage: Any) -> None:
     secure = aiohttp_session.SimpleCookieStorage(secure=True)
     app = application(https_middleware(), session_middleware(secure))
     assert check_stack(app) == []
+    # Nobody knows whether the proxy has HTTPS.
+    proxy = proxy_headers_middleware(trusted=["127.0.0.1"])
+    assert check_stack(application(proxy, session_middleware(storage))) == []
 
 
 def test_strict_cookie_of_another_storage_is_found_with_sign_in() -> None:

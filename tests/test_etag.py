@@ -32,6 +32,7 @@ from aiohttp_middlewares import (
     timeout_middleware,
 )
 from aiohttp_middlewares._core.grammar.etags import names_etag
+from aiohttp_middlewares._core.grammar.fields import MOST_ELEMENTS, MOST_TEXT
 from aiohttp_middlewares.annotations import Handler, Middleware
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -642,7 +643,7 @@ TAGS = st.builds(
 GAPS = st.sampled_from([",", ", ", " ,", ",,", " , ,\t"])
 
 
-@given(st.lists(TAGS, min_size=1), st.integers(0), GAPS)
+@given(st.lists(TAGS, min_size=1, max_size=MOST_ELEMENTS), st.integers(0), GAPS)
 def test_each_member_of_a_list_is_found(
     tags: list[str], number: int, gap: str
 ) -> None:
@@ -658,6 +659,26 @@ def test_each_member_of_a_list_is_found(
 def test_what_is_found_was_named(text: str, tag: str) -> None:
     if names_etag([text], tag):
         assert text == "*" or tag.removeprefix("W/") in text
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_named"),
+    [
+        (['"a",' * (MOST_ELEMENTS - 1) + '"b"'], True),
+        (['"a",' * MOST_ELEMENTS + '"b"'], False),
+        (['"a"'] * (MOST_ELEMENTS - 1) + ['"b"'], True),
+        (['"a"'] * MOST_ELEMENTS + ['"b"'], False),
+        (["," * (MOST_TEXT - 3) + '"b"'], True),
+        (["," * (MOST_TEXT - 2) + '"b"'], False),
+        (["a" * (MOST_TEXT - 3), '"b"'], True),
+        (["a" * (MOST_TEXT - 2), '"b"'], False),
+        (["a" * MOST_TEXT, "*"], False),
+    ],
+)
+def test_tags_beyond_the_bounds_of_a_list_count_as_not_named(
+    lines: list[str], is_named: bool
+) -> None:
+    assert names_etag(lines, '"b"') is is_named
 
 
 # Misconfiguration

@@ -4,7 +4,12 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from aiohttp_middlewares.check._stacks import NO_MIDDLEWARE, OF_CLIENT, Stack
+from aiohttp_middlewares.check._stacks import (
+    NO_MIDDLEWARE,
+    OF_CLIENT,
+    Listed,
+    Stack,
+)
 from aiohttp_middlewares.error import debug_error_handler
 from aiohttp_middlewares.idempotency import default_scope
 from aiohttp_middlewares.session._cookie import CookieStorage
@@ -104,10 +109,8 @@ def _of_client(stack: Stack) -> Iterator[Told]:
 
 def _debug_pages(stack: Stack) -> Iterator[Told]:
     for place in stack.places("error_middleware"):
-        if (
-            stack.listed[place].options["default_handler"]
-            is debug_error_handler
-        ):
+        handlers = stack.listed[place].options["handlers"]
+        if any(handler is debug_error_handler for handler in handlers):
             yield (
                 place,
                 "error_middleware answers with debug_error_handler: strangers "
@@ -161,17 +164,25 @@ def _not_drained(stack: Stack) -> Iterator[Told]:
 
 
 def _rate_limit_twice(stack: Stack) -> Iterator[Told]:
-    seen = set()
+    seen: list[Listed] = []
     for place in stack.places("rate_limit_middleware"):
-        middleware = stack.listed[place].middleware
-        if id(middleware) in seen:
+        listed = stack.listed[place]
+        if any(_count_as_one(listed, other) for other in seen):
             yield (
                 place,
-                "The same rate_limit_middleware is listed twice: each request "
-                "counts as two",
+                "rate_limit_middleware is listed twice, with the same buckets: "
+                "each request counts as two",
                 "List it once, in the outermost application that it is for",
             )
-        seen.add(id(middleware))
+        seen.append(listed)
+
+
+def _count_as_one(one: Listed, other: Listed) -> bool:
+    """Whether two count in the same buckets: in Redis, they may."""
+    buckets = one.options["buckets"]
+    return one.middleware is other.middleware or (
+        buckets is not None and buckets == other.options["buckets"]
+    )
 
 
 def _rate_limit_alone(stack: Stack) -> Iterator[Told]:
@@ -213,20 +224,21 @@ def _fight(outer: Any, inner: Any) -> bool:
 
 
 def _session_in_clear(stack: Stack) -> Iterator[Told]:
-    if not stack.places("https_middleware", "https_redirect_middleware"):
-        return
+    by_https = stack.places("https_middleware", "https_redirect_middleware")
+    # A proxy may serve plain HTTP only. Of ours "auto" is right there as well.
+    behind = by_https or stack.places("proxy_headers_middleware")
     for place in stack.places("session_middleware"):
         storage = stack.listed[place].options["storage"]
-        secure = (
-            storage.secure
-            if isinstance(storage, CookieStorage)
-            else storage.cookie_params.get("secure")
-        )
-        if not secure:
+        if isinstance(storage, CookieStorage):
+            in_clear = behind and not storage.secure
+        else:
+            in_clear = by_https and not storage.cookie_params.get("secure")
+        if in_clear:
             yield (
                 place,
-                "session_middleware has a cookie that is not Secure on a site "
-                "that is served by HTTPS: browsers send it in clear text, too",
+                "session_middleware has a cookie that is not Secure, also "
+                "where a visitor comes by HTTPS: browsers send it in clear "
+                "text, too",
                 "Leave https_only at 'auto', or give the storage secure=True",
             )
 
@@ -505,7 +517,8 @@ RULES: tuple[Order | Rule, ...] = (
     ),
     Rule(
         "rate-limit-twice",
-        "The same ``rate_limit`` is listed twice: each request counts as two.",
+        "``rate_limit`` is listed twice, with the same buckets: each request "
+        "counts as two.",
         _rate_limit_twice,
     ),
     Rule(
@@ -592,7 +605,8 @@ RULES: tuple[Order | Rule, ...] = (
     Rule(
         "session-in-clear",
         "The cookie of ``session`` is not ``Secure``, and ``https`` or "
-        "``https_redirect`` is listed: browsers send it in clear text, too.",
+        "``https_redirect`` is listed, or ``proxy_headers`` beside "
+        "``https_only=False``: browsers send it in clear text, too.",
         _session_in_clear,
     ),
     # who may do it

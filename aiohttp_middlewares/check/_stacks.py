@@ -1,7 +1,7 @@
 """Which middlewares a request passes: all the lists of an application."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
@@ -20,6 +20,11 @@ class Listed(NamedTuple):
     #: The factory of ours that has made it, or nothing.
     name: str
     options: Mapping[str, Any]
+
+    def acts_on(self, methods: Collection[str]) -> bool:
+        """Whether requests of any of these methods are its business."""
+        only = self.options.get("methods")
+        return only is None or "*" in methods or not only.isdisjoint(methods)
 
 
 class Stack(NamedTuple):
@@ -74,7 +79,8 @@ def _stacks(app: web.Application, where: str, around: Stack) -> Iterator[Stack]:
         (*around.apps, app),
     )
     yield stack
-    seen = set()
+    # One of several routes is told of once, as it is for the first.
+    handlers: dict[int, tuple[Any, str, set[str]]] = {}
     for resource in app.router.resources():
         inner = resource.get_info().get("app")
         if isinstance(inner, web.Application):
@@ -85,21 +91,26 @@ def _stacks(app: web.Application, where: str, around: Stack) -> Iterator[Stack]:
             continue
         # add_get() has the same handler for HEAD, and names that first.
         for route in sorted(resource, key=lambda route: route.method == "HEAD"):
-            if id(route.handler) not in seen:
-                seen.add(id(route.handler))
-                at = f"{route.method} {resource.canonical}"
-                yield from _around(route.handler, at, stack)
+            at = f"{route.method} {resource.canonical}"
+            new = route.handler, at, set[str]()
+            _, _, methods = handlers.setdefault(id(route.handler), new)
+            methods.add(route.method)
+    for handler, at, methods in handlers.values():
+        yield from _around(handler, at, methods, stack)
 
 
-def _around(handler: Any, where: str, stack: Stack) -> Iterator[Stack]:
+def _around(
+    handler: Any, where: str, methods: Collection[str], stack: Stack
+) -> Iterator[Stack]:
     """What a handler, a view or a method of one has around itself."""
     while isinstance(handler, partial):
         handler = handler.func
     own = _noted(handler, "__middlewares__", tuple) or ()
+    outer = [item for item in stack.listed if item.acts_on(methods)]
     inner = Stack(
         where,
-        len(stack.listed),
-        (*stack.listed, *map(_listed, own)),
+        len(outer),
+        (*outer, *map(_listed, own)),
         stack.apps,
         _noted(handler, "__needs__", dict) or {},
     )
@@ -114,7 +125,7 @@ def _around(handler: Any, where: str, stack: Stack) -> Iterator[Stack]:
         for name in sorted(hdrs.METH_ALL):
             method = getattr(view, name.lower(), None)
             if method is not None:
-                yield from _around(method, f"{name} {path}", inner)
+                yield from _around(method, f"{name} {path}", {name}, inner)
 
 
 def _listed(middleware: Any) -> Listed:

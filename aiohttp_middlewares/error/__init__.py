@@ -220,7 +220,10 @@ def error_middleware(
     )
     options.flag(f"{what} log", log)
 
-    @middleware(default_handler=default_handler)
+    # Those for errors of any URL.
+    others = () if choice is None else choice.others
+
+    @middleware(handlers=(default_handler, *(item[-1] for item in others)))
     async def error(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

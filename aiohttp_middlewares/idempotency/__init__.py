@@ -255,7 +255,7 @@ def idempotency_middleware(
         "read: move what reads them further in",
     )
 
-    @middleware(scope=scope)
+    @middleware(scope=scope, methods=covered_methods)
     async def idempotency(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

@@ -333,7 +333,8 @@ def rate_limit_middleware(
     ignored = exemption(f"{what} ignore", ignore)
     place_of_counts, is_ours = storage_of(what, storage)
     counter = counter_of(what, place_of_counts, strategy)
-    if not is_local(place_of_counts):
+    local = is_local(place_of_counts)
+    if not local:
         instead = None
         if on_storage_error == "memory":
             instead = counter_of(what, memory_storage(), strategy)
@@ -346,7 +347,11 @@ def rate_limit_middleware(
             timeout=storage_timeout,
         )
 
-    @middleware
+    # What another one that has the same counts in the same buckets as this.
+    buckets = limits, key, scope, storage, strategy, urls, ignore
+
+    # In memory that a URI names each has buckets of its own.
+    @middleware(buckets=None if is_ours and local else buckets)
     async def rate_limit(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:

@@ -101,9 +101,11 @@ a handler is ``asyncio.Task``, whatever ``loop.set_task_factory()`` was given.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 from aiohttp import web
+from aiohttp.hdrs import METH_ALL
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.deadline import DEADLINE
@@ -171,7 +173,7 @@ def shield_middleware(
     ignored = exemption(f"{what} ignore", ignore or None)
     running: Running = {}
 
-    @middleware
+    @middleware(methods=shielded_methods if shielded is None else None)
     async def shield(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
@@ -238,8 +240,18 @@ async def drain_shielded(app: web.Application) -> AsyncIterator[None]:
 def _middlewares(app: web.Application) -> Iterator[Any]:
     yield from app.middlewares
     for route in app.router.routes():
-        yield from getattr(route.handler, "__middlewares__", ())
+        yield from _around(route.handler)
     for resource in app.router.resources():
         subapp = resource.get_info().get("app")
         if isinstance(subapp, web.Application):
             yield from _middlewares(subapp)
+
+
+def _around(handler: Any) -> Iterator[Any]:
+    while isinstance(handler, partial):
+        handler = handler.func
+    yield from getattr(handler, "__middlewares__", ())
+    if isinstance(handler, type):  # a view
+        for name in METH_ALL:
+            method = getattr(handler, name.lower(), None)
+            yield from getattr(method, "__middlewares__", ())
