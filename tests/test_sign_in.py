@@ -1542,8 +1542,13 @@ async def test_no_client_session_is_left_open(issuer: Issuer) -> None:
         ({"max_age": 0}, ValueError, "max_age should be a positive"),
         ({"max_age": None}, TypeError, "max_age should be a number"),
         ({"keep": "sub"}, TypeError, r"did you mean \['sub'\]"),
-        ({"keep": [7]}, TypeError, "keep should be a collection of non-empty"),
-        ({"login_hint": ""}, TypeError, "login_hint should be a non-empty"),
+        ({"keep": [7]}, TypeError, "keep should be a collection of strings"),
+        (
+            {"keep": [""]},
+            ValueError,
+            "keep should be a collection of non-empty",
+        ),
+        ({"login_hint": ""}, ValueError, "login_hint should be a non-empty"),
         ({"login_hint": 7}, TypeError, "login_hint should be a non-empty"),
         ({"timeout": 0}, ValueError, "timeout should be a positive"),
         ({"clock": 7}, TypeError, "clock should be a callable"),
@@ -1559,6 +1564,17 @@ def test_misconfiguration_is_told_when_it_is_built(
     }
     with pytest.raises(error, match=f"sign_in_middleware .*{message}"):
         sign_in_middleware(given.pop("provider"), **given)
+
+
+def test_function_for_the_hint_is_not_async() -> None:
+    async def hint(request: web.Request) -> str | None:
+        return None
+
+    with pytest.raises(TypeError, match="login_hint should be a function that"):
+        sign_in_middleware(
+            openid_connect("https://a.example", "id"),
+            login_hint=hint,  # type: ignore[arg-type]
+        )
 
 
 # What is left

@@ -216,13 +216,13 @@ def sign_in_middleware(
     options.flag(f"{what} required", required)
     options.seconds(f"{what} max_age", max_age)
     kept = options.strings(f"{what} keep", keep)
-    if not (
-        login_hint is None
-        or callable(login_hint)
-        or (isinstance(login_hint, str) and login_hint)
+    if callable(login_hint):
+        options.function(f"{what} login_hint", login_hint, awaited=False)
+    elif login_hint is not None and (
+        not isinstance(login_hint, str) or not login_hint
     ):
         options.refuse(
-            TypeError,
+            ValueError if login_hint == "" else TypeError,
             f"{what} login_hint",
             "a non-empty string, a callable or None",
             login_hint,
