@@ -98,6 +98,9 @@ expired sign-in: leave it at ``lax``.
 Tabs that begin a sign-in in the very same moment overwrite each other's
 cookie. The last can be finished, and the others are then sent to ``/``.
 
+Visitors come back with a ``GET``: what they had sent with a form is lost. Of an
+address of more than 700 characters they come back to the path only.
+
 A ``Content-Security-Policy`` with ``form-action 'self'``, as
 :mod:`aiohttp_middlewares.security_headers` has it, stops Chromium from
 following the logout to the provider: name its origin there.
