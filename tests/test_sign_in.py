@@ -59,6 +59,7 @@ from aiohttp_middlewares import (
     sign_in_middleware,
     sign_in_url,
 )
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.who import set_user
 from aiohttp_middlewares.annotations import Handler
 from aiohttp_middlewares.sign_in._attempt import Attempt, local_target, same
@@ -1184,11 +1185,57 @@ async def test_callback_that_comes_twice_at_once_is_exchanged_once(
         await visitor.who()
 
 
-async def test_visitor_who_leaves_does_not_keep_others_waiting(
+@pytest.mark.parametrize(
+    ("error", "status"), [("invalid_grant", 403), ("invalid_client", 502)]
+)
+async def test_callback_that_comes_twice_at_once_fails_in_the_same_way(
+    issuer: Issuer, error: str, status: int
+) -> None:
+    """A browser shows the last answer: that of a used state explains less."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def waits(request: web.Request) -> web.StreamResponse:
+        arrived.set()
+        await go_on.wait()
+        return web.json_response({"error": error}, status=400)
+
+    issuer.instead["/token"] = waits
+    async with visited(site(provider(issuer))) as visitor:
+        callback = await visitor.back_from(await visitor.to_provider("/a"))
+        first = asyncio.create_task(visitor.open(callback))
+        await arrived.wait()
+        second = asyncio.create_task(visitor.open(callback))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        assert (await first).status == (await second).status == status
+        assert issuer.asked["/token"] == 1
+        assert (await visitor.open(callback)).status == 400
+
+
+async def test_visitor_who_leaves_takes_nothing_from_those_who_wait(
     issuer: Issuer,
 ) -> None:
-    issuer.instead["/token"] = hangs
-    app = site(provider(issuer))
+    go_on = asyncio.Event()
+    token = issuer.token
+
+    async def waits(request: web.Request) -> web.StreamResponse:
+        await go_on.wait()
+        return await token(request)
+
+    issuer.instead["/token"] = waits
+    gone = asyncio.Event()
+
+    @middleware
+    async def sees(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except asyncio.CancelledError:
+            gone.set()
+            raise
+
+    app = site(provider(issuer), sees)
     async with live(app, access_log=None) as server:
         base = URL(f"http://{server.host}:{server.port}/")
         async with visitor_of(base) as visitor:
@@ -1198,7 +1245,9 @@ async def test_visitor_who_leaves_does_not_keep_others_waiting(
             second = asyncio.create_task(visitor.open(callback))
             await asyncio.sleep(0.05)
             first.cancel()
-            assert (await second).status == 400
+            await gone.wait()
+            go_on.set()
+            assert location(await second) == "/a"
             assert issuer.asked["/token"] == 1
 
 
