@@ -1071,7 +1071,8 @@ URL_ = "https://id.example/token"
         (("https://hush@a.example/", "i", "s"), {}, ValueError,
          "token_url should be .* without userinfo$"),
         (("https://me:hush@[/", "i", "s"), {}, ValueError, "token_url should"),
-        ((URL_, "", "s"), {}, TypeError, "client_id should be a non-empty"),
+        ((URL_, "", "s"), {}, ValueError, "client_id should be a non-empty"),
+        ((URL_, 5, "s"), {}, TypeError, "client_id should be a non-empty"),
         ((URL_, "i", b"hush"), {}, TypeError, "client_secret should be a str"),
         ((URL_, "i", "s"), {"auth": "jwt"}, ValueError, "auth should be 'ba"),
         ((URL_, "i", "s"), {"extra": "a=b"}, TypeError, "extra should be a m"),
@@ -1123,5 +1124,5 @@ def test_grant_needs_its_secrets() -> None:
     with pytest.raises(TypeError, match="scope should be a non-empty string"):
         factory(URL_, "i", "s", scope=["a"])
     factory = refresh_token_grant
-    with pytest.raises(TypeError, match="refresh_token should be a non-empty"):
+    with pytest.raises(ValueError, match="refresh_token should be a non-empty"):
         factory(URL_, "", "i")

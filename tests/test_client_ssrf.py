@@ -1027,7 +1027,7 @@ def test_what_is_no_canonical_address_is_not_permitted(text: str) -> None:
         ({"deny_hosts": ["*.0.0.1"]}, ValueError, "host names"),
         ({"deny_hosts": ["a.*.example"]}, ValueError, "host names"),
         ({"deny_hosts": ["me@a.example"]}, ValueError, "host names"),
-        ({"deny_hosts": [""]}, TypeError, "non-empty strings"),
+        ({"deny_hosts": [""]}, ValueError, "non-empty strings"),
         ({"allow_proxies": "http://p:3128"}, TypeError, "did you mean"),
         ({"allow_proxies": ["p:3128"]}, ValueError, "origins such as"),
         ({"allow_proxies": None}, TypeError, "a collection of origins"),

@@ -1224,7 +1224,7 @@ async def test_brotlicffi_stands_in_for_brotli(
         ),
         ({"content_types": ["html"]}, ValueError, "content_types should be"),
         ({"content_types": ["text/"]}, ValueError, "content_types should be"),
-        ({"content_types": [""]}, TypeError, "content_types should be"),
+        ({"content_types": [""]}, ValueError, "content_types should be"),
         (
             {"content_types": ["text/html; charset=utf-8"]},
             ValueError,

@@ -105,12 +105,12 @@ from aiohttp_middlewares._core import options
             options.strings,
             [42],
             TypeError,
-            "a collection of non-empty strings, got 42",
+            "a collection of strings, got 42",
         ),
         (
             options.strings,
             [""],
-            TypeError,
+            ValueError,
             "a collection of non-empty strings, got ''",
         ),
         (

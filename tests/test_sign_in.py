@@ -59,6 +59,7 @@ from aiohttp_middlewares import (
     sign_in_middleware,
     sign_in_url,
 )
+from aiohttp_middlewares._core.middleware import middleware
 from aiohttp_middlewares._core.who import set_user
 from aiohttp_middlewares.annotations import Handler
 from aiohttp_middlewares.sign_in._attempt import Attempt, local_target, same
@@ -1184,11 +1185,57 @@ async def test_callback_that_comes_twice_at_once_is_exchanged_once(
         await visitor.who()
 
 
-async def test_visitor_who_leaves_does_not_keep_others_waiting(
+@pytest.mark.parametrize(
+    ("error", "status"), [("invalid_grant", 403), ("invalid_client", 502)]
+)
+async def test_callback_that_comes_twice_at_once_fails_in_the_same_way(
+    issuer: Issuer, error: str, status: int
+) -> None:
+    """A browser shows the last answer: that of a used state explains less."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def waits(request: web.Request) -> web.StreamResponse:
+        arrived.set()
+        await go_on.wait()
+        return web.json_response({"error": error}, status=400)
+
+    issuer.instead["/token"] = waits
+    async with visited(site(provider(issuer))) as visitor:
+        callback = await visitor.back_from(await visitor.to_provider("/a"))
+        first = asyncio.create_task(visitor.open(callback))
+        await arrived.wait()
+        second = asyncio.create_task(visitor.open(callback))
+        await asyncio.sleep(0.05)
+        go_on.set()
+        assert (await first).status == (await second).status == status
+        assert issuer.asked["/token"] == 1
+        assert (await visitor.open(callback)).status == 400
+
+
+async def test_visitor_who_leaves_takes_nothing_from_those_who_wait(
     issuer: Issuer,
 ) -> None:
-    issuer.instead["/token"] = hangs
-    app = site(provider(issuer))
+    go_on = asyncio.Event()
+    token = issuer.token
+
+    async def waits(request: web.Request) -> web.StreamResponse:
+        await go_on.wait()
+        return await token(request)
+
+    issuer.instead["/token"] = waits
+    gone = asyncio.Event()
+
+    @middleware
+    async def sees(
+        request: web.Request, handler: Handler
+    ) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except asyncio.CancelledError:
+            gone.set()
+            raise
+
+    app = site(provider(issuer), sees)
     async with live(app, access_log=None) as server:
         base = URL(f"http://{server.host}:{server.port}/")
         async with visitor_of(base) as visitor:
@@ -1198,7 +1245,9 @@ async def test_visitor_who_leaves_does_not_keep_others_waiting(
             second = asyncio.create_task(visitor.open(callback))
             await asyncio.sleep(0.05)
             first.cancel()
-            assert (await second).status == 400
+            await gone.wait()
+            go_on.set()
+            assert location(await second) == "/a"
             assert issuer.asked["/token"] == 1
 
 
@@ -1542,8 +1591,13 @@ async def test_no_client_session_is_left_open(issuer: Issuer) -> None:
         ({"max_age": 0}, ValueError, "max_age should be a positive"),
         ({"max_age": None}, TypeError, "max_age should be a number"),
         ({"keep": "sub"}, TypeError, r"did you mean \['sub'\]"),
-        ({"keep": [7]}, TypeError, "keep should be a collection of non-empty"),
-        ({"login_hint": ""}, TypeError, "login_hint should be a non-empty"),
+        ({"keep": [7]}, TypeError, "keep should be a collection of strings"),
+        (
+            {"keep": [""]},
+            ValueError,
+            "keep should be a collection of non-empty",
+        ),
+        ({"login_hint": ""}, ValueError, "login_hint should be a non-empty"),
         ({"login_hint": 7}, TypeError, "login_hint should be a non-empty"),
         ({"timeout": 0}, ValueError, "timeout should be a positive"),
         ({"clock": 7}, TypeError, "clock should be a callable"),
@@ -1559,6 +1613,17 @@ def test_misconfiguration_is_told_when_it_is_built(
     }
     with pytest.raises(error, match=f"sign_in_middleware .*{message}"):
         sign_in_middleware(given.pop("provider"), **given)
+
+
+def test_function_for_the_hint_is_not_async() -> None:
+    async def hint(request: web.Request) -> str | None:
+        return None
+
+    with pytest.raises(TypeError, match="login_hint should be a function that"):
+        sign_in_middleware(
+            openid_connect("https://a.example", "id"),
+            login_hint=hint,  # type: ignore[arg-type]
+        )
 
 
 # What is left

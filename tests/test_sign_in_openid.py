@@ -928,7 +928,7 @@ async def behind_tls(request: web.Request, handler: Any) -> Any:
             ValueError,
             "without userinfo",
         ),
-        (("https://a.example", ""), {}, TypeError, "client_id should be"),
+        (("https://a.example", ""), {}, ValueError, "client_id should not"),
         (("https://a.example", None), {}, TypeError, "client_id should be"),
         (
             ("https://a.example", "id", 7),

@@ -108,8 +108,10 @@ def items(what: str, of: str, value: object) -> tuple[Any, ...]:
 def strings(what: str, value: object) -> tuple[str, ...]:
     """A collection of non-empty strings."""
     for item in (found := items(what, "strings", value)):
-        if not isinstance(item, str) or not item:
-            refuse(TypeError, what, "a collection of non-empty strings", item)
+        if not isinstance(item, str):
+            refuse(TypeError, what, "a collection of strings", item)
+        if not item:
+            refuse(ValueError, what, "a collection of non-empty strings", item)
     return found
 
 

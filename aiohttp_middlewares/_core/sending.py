@@ -71,6 +71,22 @@ def started(request: web.Request) -> bool:
     return has_sent(request.writer)
 
 
+def of_all_clones(request: web.Request, kind: type[Any]) -> Any:
+    """What :func:`for_all_clones` was given of that kind; else ``None``."""
+    found = getattr(request.writer, kind.__name__, None)
+    return found if type(found) is kind else None
+
+
+def for_all_clones(request: web.Request, value: object) -> None:
+    """Have it found by the clones of a request, and by what they are of.
+
+    What is stored in a clone that others make is not seen outside of it. The
+    writer is the same for all.
+    """
+    with suppress(AttributeError):  # a writer with slots
+        setattr(request.writer, type(value).__name__, value)
+
+
 def has_sent(writer: Any) -> bool:
     size = writer.output_size
     # make_mocked_request() makes a mock of it.

@@ -7,6 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from aiohttp_middlewares._core.keys import request_key, stored
+from aiohttp_middlewares._core.sending import for_all_clones, of_all_clones
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -34,14 +35,20 @@ NOBODY = Caller()
 
 def caller_known(request: web.Request) -> Caller:
     """As :func:`caller_of`, to read only."""
-    caller: Caller = stored(request, _CALLER, NOBODY)
-    return caller
+    caller: Caller | None = stored(request, _CALLER)
+    if caller is None:
+        caller = of_all_clones(request, Caller)
+    return NOBODY if caller is None else caller
 
 
 def caller_of(request: web.Request) -> Caller:
     caller: Caller | None = stored(request, _CALLER)
     if caller is None:
-        caller = request[_CALLER] = Caller()
+        caller = of_all_clones(request, Caller)
+        if caller is None:
+            caller = Caller()
+            for_all_clones(request, caller)
+        request[_CALLER] = caller
     return caller
 
 

@@ -98,6 +98,9 @@ expired sign-in: leave it at ``lax``.
 Tabs that begin a sign-in in the very same moment overwrite each other's
 cookie. The last can be finished, and the others are then sent to ``/``.
 
+Visitors come back with a ``GET``: what they had sent with a form is lost. Of an
+address of more than 700 characters they come back to the path only.
+
 A ``Content-Security-Policy`` with ``form-action 'self'``, as
 :mod:`aiohttp_middlewares.security_headers` has it, stops Chromium from
 following the logout to the provider: name its origin there.
@@ -216,13 +219,13 @@ def sign_in_middleware(
     options.flag(f"{what} required", required)
     options.seconds(f"{what} max_age", max_age)
     kept = options.strings(f"{what} keep", keep)
-    if not (
-        login_hint is None
-        or callable(login_hint)
-        or (isinstance(login_hint, str) and login_hint)
+    if callable(login_hint):
+        options.function(f"{what} login_hint", login_hint, awaited=False)
+    elif login_hint is not None and (
+        not isinstance(login_hint, str) or not login_hint
     ):
         options.refuse(
-            TypeError,
+            ValueError if login_hint == "" else TypeError,
             f"{what} login_hint",
             "a non-empty string, a callable or None",
             login_hint,

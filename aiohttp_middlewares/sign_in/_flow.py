@@ -46,6 +46,8 @@ from aiohttp_middlewares.sign_in._provider import (
 from aiohttp_middlewares.sign_in._visit import DoesNotFit, Visit
 
 T = TypeVar("T")
+#: What comes of a visitor who comes back.
+Result: TypeAlias = Identity | Refused | Misdirected | Failed
 
 logger: logging.Logger = logs.get_logger("aiohttp_middlewares.sign_in")
 
@@ -83,7 +85,7 @@ class Flow:
         self._login_hint = login_hint
         self._timeout = timeout
         self._clock = clock
-        self._once: Once[Identity] = Once(clock)
+        self._once: Once[Result] = Once(clock)
         # So that nobody is known here by what another provider has said of
         # them, or this one to another client.
         bound = "\n".join((path, *provider.identity)).encode()
@@ -185,24 +187,32 @@ class Flow:
             return self._begin_anew(request, visit, attempt.target)
         redirect_uri = self._here(request, "callback")
 
-        async def finish() -> Identity:
-            return await self._in_time(
-                self._provider.finish(attempt, redirect_uri, answer, self._keep)
-            )
+        async def finish() -> Result:
+            # For all who ask: to raise it would be for one of them.
+            try:
+                return await self._in_time(
+                    self._provider.finish(
+                        attempt, redirect_uri, answer, self._keep
+                    )
+                )
+            except (Refused, Misdirected, Failed) as exc:
+                return exc.with_traceback(None)
 
-        try:
-            identity = await self._once.do(attempt.state, finish)
-            if identity is None:
-                return self._begin_anew(request, visit, attempt.target)
-            await visit.enter(
-                self._aiohttp_session, identity, self._keep, self._clock()
+        found = await self._once.do(attempt.state, finish)
+        if found is None:
+            return self._begin_anew(request, visit, attempt.target)
+        if isinstance(found, Refused):
+            return self._refused(
+                request, str(found), found.text, attempt.target
             )
-        except Refused as exc:
-            return self._refused(request, str(exc), exc.text, attempt.target)
-        except Misdirected as exc:
-            return self._begin_anew(request, visit, attempt.target, str(exc))
-        except Failed as exc:
-            return self._failed(request, str(exc), attempt.target)
+        if isinstance(found, Misdirected):
+            return self._begin_anew(request, visit, attempt.target, str(found))
+        if isinstance(found, Failed):
+            return self._failed(request, str(found), attempt.target)
+        try:
+            await visit.enter(
+                self._aiohttp_session, found, self._keep, self._clock()
+            )
         except DoesNotFit:
             return self._does_not_fit(request)
         return see_other(attempt.target)

@@ -1,8 +1,8 @@
 """The code of each sign-in is exchanged once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
 from aiohttp_middlewares.sign_in._attempt import OLD
 
@@ -24,28 +24,26 @@ class Once(Generic[T]):
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._running: dict[str, asyncio.Future[T | None]] = {}
+        self._running: dict[str, asyncio.Task[T]] = {}
         self._used: dict[str, float] = {}
 
     async def do(
-        self, state: str, what: Callable[[], Awaitable[T]]
+        self, state: str, what: Callable[[], Coroutine[Any, Any, T]]
     ) -> T | None:
-        """What that gives; ``None`` if it was done before, or failed."""
-        running = self._running.get(state)
-        if running is not None:
-            return await asyncio.shield(running)
-        if state in self._used:
-            return None
-        self._remember(state)
-        found: T | None = None
-        running = asyncio.get_running_loop().create_future()
-        self._running[state] = running
+        """What that gives; ``None`` if it was done before."""
+        task = self._running.get(state)
+        if task is None:
+            if state in self._used:
+                return None
+            self._remember(state)
+            # It is nobody's own: the first may leave, and the others go on.
+            task = asyncio.create_task(what())
+            self._running[state] = task
+            task.add_done_callback(lambda _: self._running.pop(state, None))
         try:
-            found = await what()
+            return await asyncio.shield(task)
         finally:
-            del self._running[state]
-            running.set_result(found)
-        return found
+            del task  # which may have failed: it would hold this frame
 
     def _remember(self, state: str) -> None:
         now = self._clock()

@@ -64,8 +64,10 @@ class Provider(ABC):
         session: object,
     ) -> None:
         # No value is shown here: who mixes them up would see his secret.
-        if not isinstance(client_id, str) or not client_id:
-            raise TypeError(f"{what} client_id should be a non-empty string")
+        if not isinstance(client_id, str):
+            raise TypeError(f"{what} client_id should be a string")
+        if not client_id:
+            raise ValueError(f"{what} client_id should not be empty")
         if client_secret is not None and not isinstance(client_secret, str):
             raise TypeError(f"{what} client_secret should be a string")
         if client_secret is not None and not client_secret.strip():

@@ -65,6 +65,13 @@ class Verifier:
             options.refuse(
                 TypeError, f"{what} token_type", "a string or None", token_type
             )
+        if token_type == "":
+            options.refuse(
+                ValueError,
+                f"{what} token_type",
+                "a type such as 'at+jwt', or None",
+                token_type,
+            )
         self._reader = Reader(known, token_type)
         if session is not None and not isinstance(session, ClientSession):
             options.refuse(

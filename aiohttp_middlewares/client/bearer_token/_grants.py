@@ -42,8 +42,8 @@ def client_credentials(
         or ``"post"``, within the body.
     :return: A function for :class:`BearerTokenMiddleware`.
     :raises TypeError: For an option of another type.
-    :raises ValueError: For what is no URL or has userinfo, and for an unknown
-        ``auth``.
+    :raises ValueError: For what is no URL or has userinfo, for an empty string
+        and for an unknown ``auth``.
     """
     what = "client_credentials"
     if not isinstance(client_secret, str):
@@ -83,12 +83,11 @@ def refresh_token_grant(
         or ``"post"``, within the body.
     :return: A function for :class:`BearerTokenMiddleware`.
     :raises TypeError: For an option of another type.
-    :raises ValueError: For what is no URL or has userinfo, and for an unknown
-        ``auth``.
+    :raises ValueError: For what is no URL or has userinfo, for an empty string
+        and for an unknown ``auth``.
     """
     what = "refresh_token_grant"
-    if not isinstance(refresh_token, str) or not refresh_token:
-        raise TypeError(f"{what} refresh_token should be a non-empty string")
+    refresh_token = _string(f"{what} refresh_token", refresh_token)
     form = {"grant_type": "refresh_token", "refresh_token": ""}
     url, headers = _endpoint(
         what, token_url, client_id, client_secret, extra, auth, form
@@ -172,8 +171,10 @@ def _endpoint(
 
 
 def _string(what: str, value: object) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str):
         raise TypeError(f"{what} should be a non-empty string")
+    if not value:
+        raise ValueError(f"{what} should be a non-empty string")
     return value
 
 
