@@ -190,8 +190,8 @@ def concurrency_limit_middleware(
 #: The middlewares that a request has come through.
 _LIMITERS = request_key("aiohttp_middlewares.concurrency_limit", set)
 
-#: How many of those who wait a refusal looks at: next to what it costs
-#: otherwise, that is little.
+#: How many of those who wait one who asks for room has looked at, on average:
+#: next to what a request costs otherwise, that is little.
 _LOOKS = 100
 
 
@@ -225,6 +225,7 @@ class _Line:
         self.lines = lines
         self.name = name
         self.limit = self.free = limit
+        #: How many were paid for.
         self.looks = 0
         self.waiting: OrderedDict[
             asyncio.Future[bool], tuple[_Place, web.Request]
@@ -232,13 +233,12 @@ class _Line:
 
     def has_room(self, backlog: int) -> bool:
         """Whether one more may wait."""
-        if len(self.waiting) < backlog:
-            return True
         # aiohttp may not tell of a client that has left. To look at all of
-        # them each time would be what an attacker wants.
-        self.looks += _LOOKS
-        if self.looks >= len(self.waiting):
-            self.looks = 0
+        # them each time would be what an attacker wants: whoever asks for room
+        # pays for a few looks, and a full queue has been paid for by all of it.
+        self.looks = min(self.looks, _LOOKS * backlog) + _LOOKS
+        if backlog <= len(self.waiting) <= self.looks:
+            self.looks -= len(self.waiting)
             for turn, (_, request) in [*self.waiting.items()]:
                 if _is_gone(request):
                     del self.waiting[turn]
