@@ -207,10 +207,11 @@ class _Attempt:
 
 def _is_empty_pool(err: Exception) -> bool:
     """Of redis-py: all connections are in use, as its pool is shared."""
-    # Up to 7.0 a pool raises a mere ConnectionError.
-    return (
-        type(err).__name__ == "MaxConnectionsError"
-        or str(err) == "Too many connections"
+    # Up to 7.0 a pool raises a mere ConnectionError, and one that waits itself
+    # still does.
+    return type(err).__name__ == "MaxConnectionsError" or str(err) in (
+        "Too many connections",
+        "No connection available.",
     )
 
 
