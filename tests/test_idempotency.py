@@ -1712,6 +1712,7 @@ async def test_no_request_is_left_to_the_garbage_collector(
         ({"store": MemoryStore}, TypeError, "a RedisStore, got <class "),
         ({"header": ""}, ValueError, "header should be a header name"),
         ({"header": 1}, TypeError, "header should be a header name"),
+        ({"methods": "POST"}, TypeError, "methods should be"),
         ({"methods": [1]}, TypeError, "methods should be"),
         ({"methods": ["*"]}, ValueError, "methods should be"),
         ({"required": "yes"}, TypeError, "required should be True or False"),
