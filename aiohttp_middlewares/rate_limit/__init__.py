@@ -144,7 +144,8 @@ many pass around the end of a window. A cost that is higher than a limit is
 always refused, with a whole window as ``Retry-After``.
 
 The connections to a storage given as a URI are closed when the event loop ends;
-whoever made a storage object closes it.
+whoever made a storage object closes it. A middleware serves one event loop at a
+time: threads that run one each, and count in Redis, make one each.
 """
 
 import functools
