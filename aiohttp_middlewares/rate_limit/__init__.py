@@ -199,7 +199,8 @@ DEFAULT_STORAGE = "async+memory://"
 #: Seconds.
 DEFAULT_STORAGE_TIMEOUT = 1.0
 
-#: A handler that counts in a loop would make headers without end.
+#: A handler that counts in a loop would make headers without end, and a
+#: WebSocket that counts messages would remember each.
 MOST_TOLD = 16
 
 RATE_LIMIT = istr("RateLimit")
@@ -635,7 +636,7 @@ async def _hold(
     """
     fits, windows = await visit.counter.count(bucket, limits, units)
     place = None
-    if windows:
+    if windows and len(visit.found) < MOST_TOLD:
         visit.found += zip(limits, windows, strict=True)
         if not visit.has_job:
             visit.has_job = True
