@@ -18,8 +18,10 @@ from aiohttp_middlewares.rate_limit._windows import Count, Counter, Limit
 OnStorageError: TypeAlias = Literal["allow", "deny", "memory"]
 
 #: So many requests at most are with the storage at the same time; further
-#: ones wait for one of these, first come, first served.
-MOST_CONNECTIONS = 100
+#: ones wait for one of these, first come, first served. To connect takes ten
+#: times what a count takes: where many begin at once, more connections make
+#: all of them slower, up to the timeout.
+MOST_CONNECTIONS = 32
 #: How long a storage that failed is left alone, at the least.
 SHORTEST_PAUSE = 0.1
 #: Between two tries to get a connection from a pool that others have emptied.
