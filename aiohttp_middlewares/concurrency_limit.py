@@ -77,9 +77,9 @@ The places are those of one process, and of one event loop. With ``key`` there
 may be as many requests as there are keys and connections: a second one without
 it limits them all.
 
-A client that leaves the queue after it has sent some 100 kB of a body, which
-nobody reads yet, is not noticed: it keeps its place in the queue until its turn
-comes, or ``backlog_timeout`` is over.
+A client that leaves the queue after it has sent more of a body than aiohttp
+takes in before somebody reads (100 kB and more) is not noticed: it keeps its
+place in the queue until its turn comes, or ``backlog_timeout`` is over.
 
 By default aiohttp lets a handler finish when its client has left, and its place
 is taken until then. With ``handler_cancellation=True`` it is cancelled. A
