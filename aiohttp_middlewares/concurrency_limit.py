@@ -73,8 +73,13 @@ handler's time.
 Limits
 ======
 
-The places are those of one process. With ``key`` there may be as many requests
-as there are keys and connections: a second one without it limits them all.
+The places are those of one process, and of one event loop. With ``key`` there
+may be as many requests as there are keys and connections: a second one without
+it limits them all.
+
+A client that leaves the queue after it has sent more of a body than aiohttp
+takes in before somebody reads (100 kB and more) is not noticed: it keeps its
+place in the queue until its turn comes, or ``backlog_timeout`` is over.
 
 By default aiohttp lets a handler finish when its client has left, and its place
 is taken until then. With ``handler_cancellation=True`` it is cancelled. A
@@ -190,8 +195,8 @@ def concurrency_limit_middleware(
 #: The middlewares that a request has come through.
 _LIMITERS = request_key("aiohttp_middlewares.concurrency_limit", set)
 
-#: How many of those who wait a refusal looks at: next to what it costs
-#: otherwise, that is little.
+#: How many of those who wait one who asks for room has looked at, on average:
+#: next to what a request costs otherwise, that is little.
 _LOOKS = 100
 
 
@@ -225,6 +230,7 @@ class _Line:
         self.lines = lines
         self.name = name
         self.limit = self.free = limit
+        #: How many were paid for.
         self.looks = 0
         self.waiting: OrderedDict[
             asyncio.Future[bool], tuple[_Place, web.Request]
@@ -232,13 +238,12 @@ class _Line:
 
     def has_room(self, backlog: int) -> bool:
         """Whether one more may wait."""
-        if len(self.waiting) < backlog:
-            return True
         # aiohttp may not tell of a client that has left. To look at all of
-        # them each time would be what an attacker wants.
-        self.looks += _LOOKS
-        if self.looks >= len(self.waiting):
-            self.looks = 0
+        # them each time would be what an attacker wants: whoever asks for room
+        # pays for a few looks, and a full queue has been paid for by all of it.
+        self.looks = min(self.looks, _LOOKS * backlog) + _LOOKS
+        if backlog <= len(self.waiting) <= self.looks:
+            self.looks -= len(self.waiting)
             for turn, (_, request) in [*self.waiting.items()]:
                 if _is_gone(request):
                     del self.waiting[turn]

@@ -552,6 +552,30 @@ async def test_client_that_is_gone_in_the_queue_makes_room_for_another() -> (
         third.leave()
 
 
+async def test_each_that_is_gone_makes_room_in_a_long_queue() -> None:
+    """Longer than what a few who are turned away have looked at."""
+    length = 250
+    subject = concurrency_limit_middleware(
+        1, backlog=length, backlog_timeout=LONG
+    )
+    async with door(subject, handler_cancellation=False) as it:
+        clients = [await it.enter("a")]
+        clients += [await it.ask("b") for _ in range(length)]
+        await in_queue(subject, length)
+        for number in (60, 90):
+            assert not await it.is_free()
+            clients[number].reset()
+            await eventually(lambda: lost(it.site))
+            clients.append(await it.ask("c"))
+            # The task of who has left is over, and another waits instead.
+            await eventually(lambda: lost(it.site, 0))
+            assert waiting(subject) == length
+        for name in "abc":
+            it.event(name).set()
+        for client in clients:
+            client.leave()
+
+
 async def test_client_that_is_gone_has_no_turn() -> None:
     subject = concurrency_limit_middleware(1, backlog=3, backlog_timeout=LONG)
     async with door(subject, handler_cancellation=False) as it:

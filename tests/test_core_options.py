@@ -115,7 +115,13 @@ from aiohttp_middlewares._core import options
         ),
         (
             options.methods,
-            "GET,POST",
+            "GET",
+            TypeError,
+            "a collection of HTTP methods, got 'GET'; did you mean ['GET']?",
+        ),
+        (
+            options.methods,
+            ["GET,POST"],
             ValueError,
             "a collection of HTTP methods, got 'GET,POST';"
             " did you mean ['GET', 'POST']?",
@@ -128,7 +134,7 @@ from aiohttp_middlewares._core import options
         ),
         (
             options.methods,
-            "*",
+            ["*"],
             ValueError,
             "a collection of HTTP methods, got '*'",
         ),
@@ -189,7 +195,7 @@ def test_wrong_value_is_refused_in_one_sentence(
         (options.strings, {"a"}, ("a",)),
         (options.strings, (x for x in "ab"), ("a", "b")),
         (options.strings, [], ()),
-        (options.methods, "get", {"GET"}),
+        (options.methods, ["get"], {"GET"}),
         (options.methods, ("Get", "M-SEARCH"), {"GET", "M-SEARCH"}),
         (options.methods, (), frozenset()),
         (options.exceptions, ValueError, (ValueError,)),

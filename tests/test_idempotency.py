@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import importlib
 import json
 import logging
 import re
@@ -13,7 +14,7 @@ from weakref import WeakSet
 
 import answers
 import pytest
-from aiohttp import FormData, web
+from aiohttp import ClientSession, FormData, UnixConnector, web
 from aiohttp.test_utils import TestClient, make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ from aiohttp_middlewares import (
     error_middleware,
     idempotency_middleware,
     problem_error_handler,
+    proxy_headers_middleware,
     session_middleware,
     shield_middleware,
     timeout_middleware,
@@ -548,6 +550,80 @@ async def test_user_of_basic_auth_is_who_asks(site: Site) -> None:
         headers = {**KEY, "Authorization": f"Basic {login}"}
         await ask(client, headers=headers)
     assert site.calls == 2
+
+
+async def test_clients_on_a_unix_socket_share_keys_and_the_log_says_so(
+    site: Site,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []  # by the package it is said once
+    module = importlib.import_module("aiohttp_middlewares.idempotency")
+    monkeypatch.setattr(module, "_warn_of_nobody", lambda: said.append("it"))
+    path = str(tmp_path_factory.mktemp("u") / "s")
+    runner = web.AppRunner(site.app(hello))
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, path).start()
+        async with ClientSession(connector=UnixConnector(path)) as session:
+            for _ in range(2):
+                async with session.post("http://a/", headers=KEY) as response:
+                    assert response.status == 200
+    finally:
+        await runner.cleanup()
+    assert said == ["it", "it"]
+    assert site.calls == 1
+
+
+def of_a_proxy() -> Middleware:
+    return proxy_headers_middleware(trusted=["127.0.0.1"])
+
+
+@pytest.mark.parametrize(
+    ("inside", "name", "values"),
+    [
+        (
+            lambda: basic_auth_middleware({"a": "1", "b": "2"}),
+            "Authorization",
+            ["Basic YTox", "Basic Yjoy"],
+        ),
+        (of_a_proxy, "X-Forwarded-For", ["192.0.2.1", "192.0.2.2"]),
+    ],
+    ids=["user", "address"],
+)
+@pytest.mark.parametrize("answers", [hello, raises(web.HTTPNotFound)])
+async def test_answer_for_whom_the_key_does_not_know_is_given_to_nobody(
+    site: Site,
+    caplog: pytest.LogCaptureFixture,
+    inside: Callable[[], Middleware],
+    name: str,
+    values: list[str],
+    answers: Handler,
+) -> None:
+    """Who asks is found out further in, such as in a sub-application."""
+    client = await site.serve(answers, idempotency_middleware(), inside())
+    asked = [{**KEY, name: value} for value in values]
+    first = await ask(client, headers=asked[0])
+    assert first.status in (200, 404)
+    for headers in (*asked, KEY):
+        got = await ask(client, headers=headers)
+        assert (got.status, got.replayed) == (409, [])
+    assert site.calls == 1
+    (warning,) = (r for r in caplog.records if r.levelno == logging.WARNING)
+    assert "move it inside of what finds that out" in warning.getMessage()
+
+
+async def test_who_asks_by_a_scope_of_ones_own_may_be_found_out_later(
+    site: Site,
+) -> None:
+    client = await site.serve(
+        hello,
+        idempotency_middleware(scope=lambda request: "the only one"),
+        basic_auth_middleware({"a": "1"}),
+    )
+    headers = {**KEY, "Authorization": "Basic YTox"}
+    assert (await ask(client, headers=headers)).replayed == []
+    assert (await ask(client, headers=headers)).replayed == ["true"]
 
 
 async def test_scope_says_whose_key_it_is(site: Site) -> None:
@@ -1314,25 +1390,25 @@ async def test_what_is_at_work_is_never_forgotten(site: Site) -> None:
     store = MemoryStore(2, clock=clock)
     slow = Slow(hello)
     client = await site.serve(
-        slow,
-        error_middleware(),
-        idempotency_middleware(store=store, ttl=5),
+        slow, idempotency_middleware(store=store, ttl=10**10)
     )
-    first = asyncio.create_task(ask(client))
-    await soon(slow.going.wait())
+    keys = [{"Idempotency-Key": str(number)} for number in range(6)]
+    at_work = [
+        asyncio.create_task(ask(client, headers=headers))
+        for headers in keys[:3]
+    ]
+    # More than there is room for: nobody is turned away.
+    await eventually(lambda: len(store) == 3)
     clock.now = 10**9
-    second = asyncio.create_task(ask(client, headers={"Idempotency-Key": "2"}))
-    await eventually(lambda: len(store) == 2)
-    third = await ask(client, headers={"Idempotency-Key": "3"})
-    assert (third.status, third.all["Retry-After"]) == (503, "1")
-    assert third.all["Cache-Control"] == "no-store"
-    assert (await ask(client)).status == 409
+    for headers in keys[:3]:
+        assert (await ask(client, headers=headers)).status == 409
     slow.go_on.set()
-    assert (await first).status == (await second).status == 200
-    assert site.calls == 2
-    # One of the two makes room.
-    third = await ask(client, headers={"Idempotency-Key": "3"})
-    assert (third.status, site.calls, len(store)) == (200, 3, 2)
+    for task in at_work:
+        assert (await task).status == 200
+    assert site.calls == 3
+    for headers in keys[3:]:
+        assert (await ask(client, headers=headers)).status == 200
+        assert len(store) == 2
 
 
 async def test_memory_forgets_the_oldest_when_it_is_full(site: Site) -> None:
@@ -1636,6 +1712,7 @@ async def test_no_request_is_left_to_the_garbage_collector(
         ({"store": MemoryStore}, TypeError, "a RedisStore, got <class "),
         ({"header": ""}, ValueError, "header should be a header name"),
         ({"header": 1}, TypeError, "header should be a header name"),
+        ({"methods": "POST"}, TypeError, "methods should be"),
         ({"methods": [1]}, TypeError, "methods should be"),
         ({"methods": ["*"]}, ValueError, "methods should be"),
         ({"required": "yes"}, TypeError, "required should be True or False"),

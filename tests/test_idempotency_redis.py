@@ -22,7 +22,12 @@ from conftest import RedisServer
 from hypothesis import given
 from hypothesis import strategies as st
 from live import Live, complaints, eventually, live, soon
-from redis.asyncio import ConnectionPool, Redis, UnixDomainSocketConnection
+from redis.asyncio import (
+    BlockingConnectionPool,
+    ConnectionPool,
+    Redis,
+    UnixDomainSocketConnection,
+)
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import MaxConnectionsError
@@ -360,13 +365,20 @@ class EarlierPool(ConnectionPool):
             raise sync_redis.ConnectionError(*exc.args) from None
 
 
-@pytest.mark.parametrize("kind", [ConnectionPool, EarlierPool])
+class ImpatientPool(BlockingConnectionPool):
+    """It waits itself, but not for as long as a request may."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(timeout=0.01, **options)
+
+
+@pytest.mark.parametrize("kind", [ConnectionPool, EarlierPool, ImpatientPool])
 async def test_pool_that_runs_dry_is_waited_for(
     machines: Callable[..., Any],
     redis_server: RedisServer,
     kind: type[ConnectionPool],
 ) -> None:
-    pool = kind(
+    pool: Any = kind(
         connection_class=UnixDomainSocketConnection,
         path=str(redis_server.socket),
         max_connections=2,
@@ -375,6 +387,14 @@ async def test_pool_that_runs_dry_is_waited_for(
     got = await asyncio.gather(*(one.ask(key=str(n)) for n in range(40)))
     assert {status for status, _, _ in got} == {200}
     assert one.calls == 40
+    # And one that somebody else has emptied.
+    taken = [await pool.get_connection() for _ in range(2)]
+    task = asyncio.create_task(one.ask(key="last"))
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    for connection in taken:
+        await pool.release(connection)
+    assert (await task)[0] == 200
 
 
 # Locks

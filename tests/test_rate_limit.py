@@ -6,6 +6,7 @@ import importlib
 import inspect
 import logging
 import time
+import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -751,6 +752,38 @@ async def test_counting_in_a_loop_does_not_make_headers_without_end(
         app_of(rate_limit_middleware("9/minute"), many=many)
     )
     assert len(fields(await client.get("/many"))[0]) == 16
+
+
+async def test_websocket_that_counts_its_messages_remembers_none_of_them(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    """A client could fill the memory with as many as it likes."""
+    grown = 0
+
+    async def count(request: web.Request, messages: int) -> None:
+        for _ in range(messages):
+            await check_rate_limit(request, "1000000/hour", key="messages")
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        nonlocal grown
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await count(request, 100)
+        tracemalloc.start()
+        try:
+            await count(request, 1000)
+            grown = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        await socket.close()
+        return socket
+
+    client = await aiohttp_client(
+        app_of(rate_limit_middleware("9/minute"), chat=chat)
+    )
+    async with client.ws_connect("/chat") as socket:
+        await socket.receive()
+    assert 0 < grown < 10_000
 
 
 # What it leaves alone

@@ -646,10 +646,18 @@ class EarlierPool(ConnectionPool):
             raise RedisConnectionError(*exc.args) from None
 
 
+class ImpatientPool(BlockingConnectionPool):
+    """It waits itself, but not for as long as a request may."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(timeout=0.01, **options)
+
+
 POOLS: Any = {
     "pool": ConnectionPool,
     "earlier": EarlierPool,
     "blocking": BlockingConnectionPool,
+    "impatient": ImpatientPool,
 }
 
 

@@ -147,9 +147,7 @@ def header_value(what: str, value: object) -> str:
 
 
 def methods(what: str, value: object) -> frozenset[str]:
-    """One method or a collection of them, in upper case."""
-    if isinstance(value, str):
-        value = (value,)
+    """A collection of HTTP methods, in upper case."""
     found = tokens(what, "HTTP methods", value)
     if "*" in found:
         refuse(ValueError, what, "a collection of HTTP methods", "*")

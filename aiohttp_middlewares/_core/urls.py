@@ -52,7 +52,8 @@ def _matcher(what: str, urls: Urls | None, *, exempts: bool) -> Matcher | None:
     if isinstance(urls, Mapping):
         rules = []
         for url, methods in urls.items():
-            found = options.methods(f"{what}[{url!r}]", methods)
+            several = (methods,) if isinstance(methods, str) else methods
+            found = options.methods(f"{what}[{url!r}]", several)
             if not found:
                 should = "at least one HTTP method"
                 options.refuse(ValueError, f"{what}[{url!r}]", should, methods)

@@ -648,8 +648,8 @@ RULES: tuple[Order | Rule, ...] = (
         "idempotency-outside-login",
         WHO_ASKS,
         _of("idempotency"),
-        "all users behind one address share their keys, and get each other's "
-        "answers",
+        "all users behind one address share their keys, and nobody gets an "
+        "answer again",
         when=_shares_by_address,
     ),
     Order(

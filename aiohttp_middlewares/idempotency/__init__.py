@@ -54,8 +54,7 @@ What is answered
    ``required``: ``400``. It has 1 to 255 visible ASCII characters, in quotes or
    not. A body that cannot be read, such as invalid gzip: ``400``.
 6. A body of more than ``max_body`` bytes: ``413``.
-7. If the store is away, or full of requests at work: ``503``; no handler is
-   called.
+7. If Redis is away: ``503``; no handler is called.
 
 Answers that would be the same the next time are remembered: those below 500
 except 401, 403, 408, 409, 425 and 429. After these, after 5xx, after any other
@@ -93,11 +92,12 @@ client, and is served once more. If you know clients by other means, say so:
 Order
 =====
 
-Innermost: inside of all that finds out who asks (or one client would be
-another), and inside of :mod:`aiohttp_middlewares.shield`, with which a handler
-goes on when its client leaves and has its answer remembered. A shield inside of
-it would let a handler go on whose key is free again. What stands inside of it,
-and changes answers, is not asked about repeated ones.
+Innermost: inside of all that finds out who asks, or one client would be another
+(if that turns out, the answer is not given again, and a warning says so). And
+inside of :mod:`aiohttp_middlewares.shield`, with which a handler goes on when
+its client leaves and has its answer remembered. A shield inside of it would let
+a handler go on whose key is free again. What stands inside of it, and changes
+answers, is not asked about repeated ones.
 
 Limits
 ======
@@ -147,7 +147,7 @@ from aiohttp_middlewares._core.sending import (
 )
 from aiohttp_middlewares._core.statuses import Unavailable
 from aiohttp_middlewares._core.urls import exemption, url_matcher
-from aiohttp_middlewares._core.who import get_user
+from aiohttp_middlewares._core.who import caller_known, get_user
 from aiohttp_middlewares.annotations import (
     Handler,
     Middleware,
@@ -194,7 +194,20 @@ def default_scope(request: web.Request) -> str:
     """Who asks, as far as that is known, else an address."""
     user = get_user(request)
     # A user may have the name of an address.
-    return f"address {request.remote}" if user is None else f"user {user}"
+    if user is not None:
+        return f"user {user}"
+    if not request.remote:
+        _warn_of_nobody()
+    return f"address {request.remote}"
+
+
+_warn_of_nobody = warn_once(
+    logger,
+    "idempotency_middleware knows no address, as by a unix socket: all unknown "
+    "clients share their keys, and get each other's answers; "
+    "proxy_headers_middleware(trusted=['unix']) outside takes the address from "
+    "the proxy",
+)
 
 
 def idempotency_middleware(
@@ -254,6 +267,11 @@ def idempotency_middleware(
         "Two bodies look the same to idempotency_middleware once they were "
         "read: move what reads them further in",
     )
+    too_early = warn_once(
+        logger,
+        "idempotency_middleware knows too little of who asks to give answers "
+        "again: move it inside of what finds that out",
+    )
 
     @middleware(scope=scope, methods=covered_methods)
     async def idempotency(
@@ -271,7 +289,7 @@ def idempotency_middleware(
 
         sent = _key_of(request, name)
         key = _digest(await _named(scope, request), sent)
-        request[_SEEN] = True
+        request[_SEEN] = _known_of(request)
         try:
             body = await read_ahead(request, max_body, too_late)
         except TooLarge:
@@ -336,6 +354,14 @@ def idempotency_middleware(
         request: web.Request, key: str, done: bool, answer: Answer | None
     ) -> Found | None:
         """Say what became of it; what comes back is to be answered instead."""
+        if (
+            answer is not None
+            and scope is default_scope
+            and _known_of(request) != stored(request, _SEEN)
+        ):
+            # It is for somebody whom the key does not tell from others.
+            too_early()
+            answer = None
         try:
             if not done:
                 await store.release(key)
@@ -363,7 +389,8 @@ def idempotency_middleware(
     return idempotency
 
 
-_SEEN = request_key("aiohttp_middlewares.idempotency", bool)
+#: What was known of who asks when it came by.
+_SEEN = request_key("aiohttp_middlewares.idempotency", tuple)
 
 # RFC 9651 3.3.3, without the blanks that it permits.
 _QUOTED = re.compile(r'"((?:[!#-\[\]-~]|\\["\\])+)"')
@@ -396,6 +423,12 @@ def _key_of(request: web.Request, header: istr) -> str:
         "characters",
         "its idempotency key is malformed",
     )
+
+
+def _known_of(request: web.Request) -> tuple[str | None, str | None]:
+    """What :func:`default_scope` goes by, also if a clone has found it out."""
+    caller = caller_known(request)
+    return caller.user, caller.remote if caller.user is None else None
 
 
 async def _named(

@@ -241,11 +241,11 @@ class RedisStore(Store):
                 return await script(keys=[key], args=values)
             except self._connection_error as exc:
                 # The pool has run dry, which is no reason to refuse anybody.
-                # (Up to redis-py 7.0 only the text says so.)
-                if (
-                    type(exc).__name__ != "MaxConnectionsError"
-                    and str(exc) != "Too many connections"
-                ):
+                # (Up to redis-py 7.0 only the text says so, and of a pool that
+                # waits itself still.)
+                if type(exc).__name__ != "MaxConnectionsError" and str(
+                    exc
+                ) not in ("Too many connections", "No connection available."):
                     raise
                 await asyncio.sleep(0.01)
 

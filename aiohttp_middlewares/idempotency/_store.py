@@ -84,10 +84,11 @@ class MemoryStore(Store):
     """Keeps answers in the memory of this process, for as long as it lives.
 
     For an application that is one process. When it is full, the oldest answers
-    are forgotten; what is at work never is, and when there is nothing else,
-    requests with a new key are answered 503.
+    are forgotten; what is at work never is.
 
-    :param max_entries: How many keys to know. By default: 10,000.
+    :param max_entries:
+        How many keys to know: more only for as long as there are more at work.
+        By default: 10,000.
     :param max_bytes:
         How large all answers together may be. Beyond that the oldest are let
         go of, but not their keys: those are answered 409. By default: 64 MiB.
@@ -161,8 +162,6 @@ class MemoryStore(Store):
             if now < self._done[oldest].until and len(self) < self._max_entries:
                 return
             self._forget(oldest)
-        if len(self) >= self._max_entries:
-            raise StoreUnavailable("all of its entries are at work")
 
     def _forget(self, key: str) -> None:
         del self._done[key]

@@ -144,7 +144,8 @@ many pass around the end of a window. A cost that is higher than a limit is
 always refused, with a whole window as ``Retry-After``.
 
 The connections to a storage given as a URI are closed when the event loop ends;
-whoever made a storage object closes it.
+whoever made a storage object closes it. A middleware serves one event loop at a
+time: threads that run one each, and count in Redis, make one each.
 """
 
 import functools
@@ -198,7 +199,8 @@ DEFAULT_STORAGE = "async+memory://"
 #: Seconds.
 DEFAULT_STORAGE_TIMEOUT = 1.0
 
-#: A handler that counts in a loop would make headers without end.
+#: A handler that counts in a loop would make headers without end, and a
+#: WebSocket that counts messages would remember each.
 MOST_TOLD = 16
 
 RATE_LIMIT = istr("RateLimit")
@@ -639,7 +641,7 @@ async def _hold(
     """
     fits, windows = await visit.counter.count(bucket, limits, units)
     place = None
-    if windows:
+    if windows and len(visit.found) < MOST_TOLD:
         visit.found += zip(limits, windows, strict=True)
         if not visit.has_job:
             visit.has_job = True

@@ -18,8 +18,10 @@ from aiohttp_middlewares.rate_limit._windows import Count, Counter, Limit
 OnStorageError: TypeAlias = Literal["allow", "deny", "memory"]
 
 #: So many requests at most are with the storage at the same time; further
-#: ones wait for one of these, first come, first served.
-MOST_CONNECTIONS = 100
+#: ones wait for one of these, first come, first served. To connect takes ten
+#: times what a count takes: where many begin at once, more connections make
+#: all of them slower, up to the timeout.
+MOST_CONNECTIONS = 32
 #: How long a storage that failed is left alone, at the least.
 SHORTEST_PAUSE = 0.1
 #: Between two tries to get a connection from a pool that others have emptied.
@@ -207,10 +209,11 @@ class _Attempt:
 
 def _is_empty_pool(err: Exception) -> bool:
     """Of redis-py: all connections are in use, as its pool is shared."""
-    # Up to 7.0 a pool raises a mere ConnectionError.
-    return (
-        type(err).__name__ == "MaxConnectionsError"
-        or str(err) == "Too many connections"
+    # Up to 7.0 a pool raises a mere ConnectionError, and one that waits itself
+    # still does.
+    return type(err).__name__ == "MaxConnectionsError" or str(err) in (
+        "Too many connections",
+        "No connection available.",
     )
 
 

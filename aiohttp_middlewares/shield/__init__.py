@@ -160,14 +160,6 @@ def shield_middleware(
         raise ValueError(f"{what} takes methods or urls, got both")
     if urls and ignore:
         raise ValueError(f"{what} takes ignore together with methods only")
-    if isinstance(methods, str):
-        options.refuse(
-            TypeError,
-            f"{what} methods",
-            "a collection of HTTP methods",
-            methods,
-            meant=f"[{methods!r}]",
-        )
     shielded_methods = options.methods(f"{what} methods", methods or ())
     shielded = url_matcher(f"{what} urls", urls or None)
     ignored = exemption(f"{what} ignore", ignore or None)

@@ -191,7 +191,7 @@ def retry_middleware(
     what = "retry_middleware"
     options.integer(f"{what} attempts", attempts, minimum=1)
     rules = Rules(
-        _methods(f"{what} methods", methods),
+        options.methods(f"{what} methods", methods),
         options.statuses(f"{what} statuses", statuses),
         idempotency_header,
         options.seconds(f"{what} base_delay", base_delay, zero=True),
@@ -291,11 +291,6 @@ class RetryEvent:
     response: ClientResponse | None = field(repr=False)
     exception: Exception | None = field(repr=False)
     delay: float
-
-
-def _methods(what: str, value: Collection[str]) -> frozenset[str]:
-    """A bare string is one method elsewhere, and refused here."""
-    return options.methods(what, options.items(what, "HTTP methods", value))
 
 
 def _log(event: RetryEvent) -> None:
