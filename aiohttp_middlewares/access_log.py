@@ -82,8 +82,9 @@ answer. What stands outside of it is neither logged nor timed.
 Limits
 ======
 
-What aiohttp cannot parse never reaches a middleware: that is in its own log,
-``aiohttp.server``. A WebSocket is logged when it ends, without its bytes, and
+What aiohttp answers before any middleware runs is not logged: requests that it
+cannot parse, which are in ``aiohttp.server``, and an ``Expect`` that it does
+not know. A WebSocket is logged when it ends, without its bytes, and
 is never slow. A secret within a path is logged. If an answer breaks off, the
 part that was being sent is not in ``bytes``: that may be all of it.
 """

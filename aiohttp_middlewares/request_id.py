@@ -51,7 +51,8 @@ Limits
 ======
 
 A task that was started for one request keeps its id for as long as it lives.
-What aiohttp logs of a request that it cannot parse has none.
+What aiohttp answers before any middleware runs has none, nor what it logs of
+that: requests that it cannot parse, and an ``Expect`` that it does not know.
 """
 
 import logging
