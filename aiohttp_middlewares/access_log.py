@@ -174,7 +174,7 @@ def _log(level: int, request: web.Request, outcome: Outcome) -> None:
         "status": outcome.status,
         "bytes": outcome.size,
         "duration": outcome.duration,
-        "remote": shown(caller.remote or request.remote),
+        "remote": shown(caller.remote or request.remote or None),
         "user": shown(caller.user),
         "request_id": shown(REQUEST_ID.get()),
         "user_agent": shown(headers.get(hdrs.USER_AGENT), PATH_LIMIT),
