@@ -82,8 +82,9 @@ answer. What stands outside of it is neither logged nor timed.
 Limits
 ======
 
-What aiohttp cannot parse never reaches a middleware: that is in its own log,
-``aiohttp.server``. A WebSocket is logged when it ends, without its bytes, and
+What aiohttp answers before any middleware runs is not logged: requests that it
+cannot parse, which are in ``aiohttp.server``, and an ``Expect`` that it does
+not know. A WebSocket is logged when it ends, without its bytes, and
 is never slow. A secret within a path is logged. If an answer breaks off, the
 part that was being sent is not in ``bytes``: that may be all of it.
 """
@@ -173,7 +174,7 @@ def _log(level: int, request: web.Request, outcome: Outcome) -> None:
         "status": outcome.status,
         "bytes": outcome.size,
         "duration": outcome.duration,
-        "remote": shown(caller.remote or request.remote),
+        "remote": shown(caller.remote or request.remote or None),
         "user": shown(caller.user),
         "request_id": shown(REQUEST_ID.get()),
         "user_agent": shown(headers.get(hdrs.USER_AGENT), PATH_LIMIT),

@@ -124,8 +124,8 @@ waited for does not count. One that is compressed and sent in chunks counts as
 inflated. If an answer breaks off, the part that was being sent does not count,
 which may be all of it; nor do the messages of WebSockets.
 
-What aiohttp answers before any middleware is called is not seen: requests that
-it cannot parse.
+What aiohttp answers before any middleware runs is not seen: requests that it
+cannot parse, and an ``Expect`` that it does not know.
 """
 
 import inspect

@@ -51,13 +51,15 @@ Limits
 ======
 
 A task that was started for one request keeps its id for as long as it lives.
-What aiohttp logs of a request that it cannot parse has none.
+What aiohttp answers before any middleware runs has none, nor what it logs of
+that: requests that it cannot parse, and an ``Expect`` that it does not know.
 """
 
 import logging
 import re
 from collections.abc import Callable
 from os import urandom
+from typing import Any
 
 from aiohttp import web
 from multidict import istr
@@ -114,11 +116,14 @@ def request_id_middleware(
     :param header:
         The name of the header, or several: the first is sent, the first that
         holds a good id is read. By default: :data:`DEFAULT_HEADER`.
-    :param generator: Makes a new id. By default: 32 hexadecimal digits.
+    :param generator:
+        Makes a new id. One that raises, or makes what no header can bear, is
+        logged, and the default makes it. By default: 32 hexadecimal digits.
     :param validator:
         Whether an id that came is good; others are not taken, in silence, nor
-        is what cannot be printed. One that raises is logged, and says no. By
-        default: 1 to 128 letters, digits and ``._~:/+=-``.
+        is what cannot be printed. One that raises is logged, without what it
+        says of the id, and says no. By default: 1 to 128 letters, digits and
+        ``._~:/+=-``.
     :param trusted:
         The peers that may name a request: IP addresses and networks, and
         ``"unix"`` for those on a unix socket. What counts is who is at the
@@ -151,9 +156,31 @@ def request_id_middleware(
                 # What is no Unicode, or breaks a line, no header can bear.
                 if found[0].isprintable() and validator(found[0]):
                     return found[0]
-            except Exception:
-                logger.exception("The validator of request ids failed")
+            except Exception as exc:
+                logger.error(
+                    "The validator of request ids failed",
+                    # Without its text, which may quote what was sent.
+                    exc_info=RuntimeError(
+                        f"It raised {type(exc).__name__}"
+                    ).with_traceback(exc.__traceback__),
+                )
         return None
+
+    def made() -> str:
+        """A new id: every answer is to bear one."""
+        try:
+            identity: Any = generator()
+            if (
+                isinstance(identity, str)
+                and identity
+                and identity.isprintable()
+            ):
+                return identity
+            should = "a function that returns printable text"
+            options.refuse(TypeError, f"{what} generator", should, identity)
+        except Exception:
+            logger.exception("The generator of request ids failed")
+            return new_request_id()
 
     @middleware
     async def request_id(
@@ -162,7 +189,7 @@ def request_id_middleware(
         if stored(request, _KEY) is not None:
             # Another one further out has been here.
             return await handler(request)
-        request[_KEY] = identity = sent(request) or generator()
+        request[_KEY] = identity = sent(request) or made()
         # It stays for what aiohttp logs in the end: each request has a
         # context of its own.
         REQUEST_ID.set(identity)

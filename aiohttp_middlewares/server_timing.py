@@ -358,7 +358,7 @@ def _warn(request: web.Request, outcome: Outcome, timing: ServerTiming) -> None:
         route=outcome.route,
         status=outcome.status,
         duration=outcome.duration,
-        remote=outcome.caller.remote or request.remote,
+        remote=outcome.caller.remote or request.remote or None,
     )
     facts["timing"] = timing._text(outcome.duration)
     logger.warning(

@@ -126,8 +126,9 @@ Limits
 
 A path may hold secrets, such as the token of a link: it is recorded as it is,
 and so are headers that are to be captured. Those with a secret name are
-refused. A request that aiohttp cannot parse has no span. The parser of aiohttp
-3.12 does not know QUERY, and its name is lost there.
+refused. A request that aiohttp cannot parse has no span, nor has one with an
+``Expect`` that it does not know. The parser of aiohttp 3.12 does not know
+QUERY, and its name is lost there.
 """
 
 import logging

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import pytest
@@ -45,6 +46,12 @@ from aiohttp_middlewares._core import options
             math.inf,
             ValueError,
             "a positive, finite number of seconds, got inf",
+        ),
+        (
+            partial(options.seconds, zero=True),
+            -1,
+            ValueError,
+            "a positive, finite number of seconds, or 0, got -1",
         ),
         (
             options.integer,

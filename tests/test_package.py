@@ -6,6 +6,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import inspect
+import logging
 import pkgutil
 import re
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import textwrap
 import typing
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -337,6 +339,26 @@ SHOW_FAULTS = {
 }
 
 
+@contextmanager
+def loggers_as_before() -> Iterator[None]:
+    """What is done to our loggers within is undone: others listen to them."""
+    loggers = [
+        logging.getLogger(name)
+        for name in logging.root.manager.loggerDict
+        if name.startswith("aiohttp_middlewares")
+    ]
+    kept = [(each.level, each.propagate, [*each.handlers]) for each in loggers]
+    try:
+        yield
+    finally:
+        for each, (level, propagate, handlers) in zip(
+            loggers, kept, strict=True
+        ):
+            each.setLevel(level)
+            each.propagate = propagate
+            each.handlers[:] = handlers
+
+
 def run(block: Block, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Run a block in a module of its own, not as the main one.
 
@@ -388,7 +410,8 @@ def test_every_example_runs(
 ) -> None:
     if block.not_run:
         pytest.skip(block.not_run)
-    names = run(block, monkeypatch)
+    with loggers_as_before():
+        names = run(block, monkeypatch)
     if name_of(block.path) not in SHOW_FAULTS:
         for app in applications_in(names):
             assert check_stack(app) == []
@@ -408,6 +431,19 @@ def assert_tests_pass(block: Block, folder: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_an_example_does_to_loggers_ends_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    [block] = [each for each in BLOCKS if "propagate = False" in each.code]
+    logger = logging.getLogger("aiohttp_middlewares.access_log")
+    before = logger.level, logger.propagate, [*logger.handlers]
+    with loggers_as_before():
+        run(block, monkeypatch)
+        assert logger.handlers != before[2]
+    assert (logger.level, logger.propagate, logger.handlers) == before
+    assert logger.propagate
 
 
 def test_examples_are_found_where_they_stand() -> None:

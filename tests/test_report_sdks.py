@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from live import eventually, live, soon
 from sentry_sdk.consts import DEFAULT_OPTIONS
 from sentry_sdk.integrations.aiohttp import AioHttpIntegration
+from sentry_sdk.integrations.logging import _IGNORED_LOGGERS
 
 import aiohttp_middlewares.report
 from aiohttp_middlewares import (
@@ -163,6 +164,19 @@ class SentryAlone(Sentry):
     """Without its own integration."""
 
     options = {"disabled_integrations": [AioHttpIntegration()]}  # noqa: RUF012
+
+    @asynccontextmanager
+    async def set_up(
+        self, url: str, *, user: bool | None = None
+    ) -> AsyncIterator[None]:
+        # Where the integration was once, the SDK ignores it ever after.
+        ignored = {"aiohttp.server"} & _IGNORED_LOGGERS
+        _IGNORED_LOGGERS.difference_update(ignored)
+        try:
+            async with super().set_up(url, user=user):
+                yield
+        finally:
+            _IGNORED_LOGGERS.update(ignored)
 
 
 class SentryBeside(Sentry):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -177,6 +178,44 @@ async def test_generator_and_validator_may_be_ones_own(
     assert (await ask(aiohttp_client, middleware, [(NAME, "12")]))[0] == "made"
     (record,) = caplog.records
     assert record.name == "aiohttp_middlewares.request_id"
+
+
+async def test_what_a_validator_says_of_an_id_is_not_logged(
+    aiohttp_client: AiohttpClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    def is_even(text: str) -> bool:
+        return int(text) % 2 == 0  # its error quotes the text
+
+    middleware = request_id_middleware(validator=is_even)
+    shown, sent = await ask(aiohttp_client, middleware, [(NAME, "forged")])
+    assert sent == [shown]
+    assert len(shown) == 32
+    assert "It raised ValueError" in caplog.text
+    assert "in is_even" in caplog.text
+    assert "forged" not in caplog.text
+
+
+def fails() -> str:
+    raise LookupError("no more numbers")
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [fails, uuid.uuid4, lambda: None, lambda: "", lambda: "a\r\nb: c"],
+    ids=["raises", "no text", "nothing", "empty", "two lines"],
+)
+async def test_generator_that_fails_is_logged_and_leaves_no_answer_without_one(
+    aiohttp_client: AiohttpClient,
+    generator: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    middleware = request_id_middleware(generator=generator)
+    shown, sent = await ask(aiohttp_client, middleware, [])
+    assert sent == [shown]
+    assert len(shown) == 32
+    (record,) = caplog.records
+    assert record.name == "aiohttp_middlewares.request_id"
+    assert record.exc_info is not None
 
 
 @pytest.mark.parametrize("kind", answers.KINDS, ids=str)

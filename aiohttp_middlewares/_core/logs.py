@@ -84,12 +84,13 @@ def facts(request: web.Request, **more: Any) -> dict[str, Any]:
 
     The path is the one that was sent, still encoded and without its query.
     ``remote`` is the address that this request object has: what
-    ``proxy_headers_middleware`` decided, inside of it.
+    ``proxy_headers_middleware`` decided, inside of it; ``None`` on a unix
+    socket.
     """
     said = {
         "method": shown(request.method),
         "path": shown(request.rel_url.raw_path, PATH_LIMIT),
-        "remote": shown(request.remote),
+        "remote": shown(request.remote or None),
     }
     for name, value in more.items():
         said[name] = value if type(value) is int else shown(value)

@@ -65,7 +65,8 @@ def seconds(what: str, value: object, *, zero: bool = False) -> float:
         return value
     # The largest float, as whole numbers know no end.
     if not 0 < value <= sys.float_info.max:
-        refuse(ValueError, what, "a positive, finite number of seconds", value)
+        should = "a positive, finite number of seconds"
+        refuse(ValueError, what, f"{should}, or 0" if zero else should, value)
     return value
 
 

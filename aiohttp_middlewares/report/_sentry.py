@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from aiohttp import web
+from aiohttp.log import server_logger
 
 from aiohttp_middlewares._core.statuses import only_one
 from aiohttp_middlewares._core.who import get_user
@@ -125,11 +126,16 @@ def _unless_reported(event: Any, hint: Any) -> Any:
     """Drop what the SDK makes of it later on: of a log, of what aiohttp gets.
 
     The SDK itself knows the very exception, but not the group that it came in,
-    nor what the error middleware cuts the connection by.
+    nor what the error middleware cuts the connection by. Of a timeout aiohttp
+    logs no exception at all.
     """
     reported = _REPORTED.get()
-    if reported is not None and hint and hint.get("exc_info"):
+    if reported is None or not hint:
+        return event
+    if hint.get("exc_info"):
         err = hint["exc_info"][1]
         if reported in (id(only_one(err)), id(getattr(err, "__cause__", None))):
             return None
+    elif getattr(hint.get("log_record"), "name", None) == server_logger.name:
+        return None
     return event
