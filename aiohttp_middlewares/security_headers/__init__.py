@@ -290,6 +290,9 @@ def security_headers_middleware(
 def csp_nonce(request: web.Request) -> str:
     """The nonce of this request, for the ``nonce`` of scripts and styles.
 
+    It is the same in all policies that it has, such as one that holds and one
+    that is reported only.
+
     :raises RuntimeError: there is no :func:`security_headers_middleware`.
     """
     nonce: _Nonce | None = stored(request, _NONCE)
