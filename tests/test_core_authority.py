@@ -18,6 +18,7 @@ from aiohttp_middlewares import https_middleware, proxy_headers_middleware
 from aiohttp_middlewares._core.grammar.authority import (
     Authority,
     in_ascii,
+    is_readable,
     parse_authority,
 )
 from aiohttp_middlewares._core.requests import (
@@ -163,6 +164,26 @@ def test_name_of_another_script_is_said_in_ascii(
     name: str, expected: str | None
 ) -> None:
     assert in_ascii(name) == expected
+
+
+@given(
+    st.from_regex(
+        r"(xn--)?[a-z0-9_-]{0,9}(\.xn--[a-z0-9-]{0,9})?", fullmatch=True
+    )
+)
+@example("xn--i-7iq.ws")
+@example("example.xn--p1ai")
+@example("xn--zz--")
+def test_readable_host_is_one_that_yarl_tells(name: str) -> None:
+    parsed = parse_authority(name)
+    if parsed is None:
+        return
+    url = URL.build(scheme="http", authority=parsed.host, encoded=True)
+    if is_readable(parsed.host):
+        assert url.host
+    else:
+        with pytest.raises(UnicodeError):
+            assert url.host
 
 
 @given(st.text())

@@ -74,6 +74,21 @@ def in_ascii(name: str) -> str | None:
         return None
 
 
+def is_readable(host: str) -> bool:
+    """Whether the punycode in a host says something.
+
+    Of a URL whose host does not, yarl refuses to tell the ``host``.
+    """
+    if "xn--" not in host:
+        return True
+    if len(host) > LONGEST_NAME:
+        return False
+    try:
+        return bool(URL(f"//{host}", encoded=True).host)
+    except ValueError:  # UnicodeError is one
+        return False
+
+
 # Of what RFC 3986 lets be part of a name only the unreserved characters: no
 # name in use has others, and quotes or commas in one are there to do harm.
 _NAME = re.compile(r"[a-z0-9_~-]+(?:\.[a-z0-9_~-]+)*\.?")
