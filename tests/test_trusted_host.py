@@ -170,7 +170,9 @@ async def test_other_host_is_refused(
         "\uff45xample.com",
         "example\u3002com",
         "\u24d4xample.com",
-        # Punycode of nothing, for which request.url.host is an error.
+        # request.url, or its host, is an error for them.
+        "[v1.::]",
+        "xn--99999v1.",
         "xn--.example.org",
         "xn--a.example.org",
         "a.xn--zz--.example.org:80",

@@ -74,17 +74,19 @@ def in_ascii(name: str) -> str | None:
         return None
 
 
-def is_readable(host: str) -> bool:
-    """Whether the punycode in a host says something.
+def is_readable(text: str) -> bool:
+    """Whether ``request.url`` can tell the host of an authority, as it came.
 
-    Of a URL whose host does not, yarl refuses to tell the ``host``.
+    yarl fails at punycode that says nothing, and at the colons that the
+    literals of future IP versions may have.
     """
-    if "xn--" not in host:
-        return True
-    if len(host) > LONGEST_NAME:
+    if len(text) > LONGEST_AUTHORITY:
         return False
+    lower = text.lower()
+    if "xn--" not in lower and not lower.startswith("[v"):
+        return True
     try:
-        return bool(URL(f"//{host}", encoded=True).host)
+        return bool(URL.build(scheme="http", authority=text).host)
     except ValueError:  # UnicodeError is one
         return False
 
