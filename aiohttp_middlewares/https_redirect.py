@@ -109,7 +109,7 @@ def https_redirect_middleware(
     :raises ValueError: it is no status for this, or no port.
     """
     what = "https_redirect_middleware"
-    if status not in _REDIRECTS:
+    if not isinstance(status, int) or status not in _REDIRECTS:
         options.refuse(
             ValueError, f"{what} status", "301, 302, 307 or 308", status
         )

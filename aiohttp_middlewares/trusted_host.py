@@ -35,7 +35,8 @@ A host is parsed (RFC 9110 section 7.2, RFC 3986 section 3.2.2), and then
 compared without case, port and trailing dot. A name in another script may be
 listed in either spelling; browsers send it in punycode, as a host may hold
 ASCII only. What cannot be parsed is refused even if ``*`` is allowed: aiohttp
-itself lets ``a b``, ``evil@x``, ``x/y`` and an empty host through.
+itself lets ``a b``, ``evil@x``, ``x/y`` and an empty host through, and punycode
+that says nothing (``xn--a``), for which ``request.url.host`` raises an error.
 
 The answer to any other host is ``400 Invalid host header``. Where
 ``www.example.com`` is listed and ``example.com`` is not, a visitor of the
@@ -67,6 +68,7 @@ from aiohttp_middlewares._core.caching import remembered
 from aiohttp_middlewares._core.grammar.authority import (
     Authority,
     in_ascii,
+    is_readable,
     parse_authority,
 )
 from aiohttp_middlewares._core.grammar.networks import (
@@ -182,7 +184,11 @@ class _Hosts:
         if authority is None:
             return _MALFORMED
         host = authority.host
-        if self.all or host in self.names:
+        if host in self.names:
+            return _ALLOWED
+        if not is_readable(text):
+            return _MALFORMED
+        if self.all:
             return _ALLOWED
         for ending in self.endings:
             if host.endswith(ending):

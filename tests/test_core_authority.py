@@ -18,6 +18,7 @@ from aiohttp_middlewares import https_middleware, proxy_headers_middleware
 from aiohttp_middlewares._core.grammar.authority import (
     Authority,
     in_ascii,
+    is_readable,
     parse_authority,
 )
 from aiohttp_middlewares._core.requests import (
@@ -163,6 +164,28 @@ def test_name_of_another_script_is_said_in_ascii(
     name: str, expected: str | None
 ) -> None:
     assert in_ascii(name) == expected
+
+
+@given(
+    st.from_regex(
+        r"(([xX]n--)?[a-z0-9_-]{0,9}(\.xn--[a-z0-9-]{0,9})?\.?"
+        r"|\[v1\.[a-f:.]{1,6}\])(:[0-9]{1,3})?",
+        fullmatch=True,
+    )
+)
+@example("xn--i-7iq.ws")
+@example("example.xn--p1ai")
+@example("xn--zz--:80")
+@example("xn--99999v1.")
+@example("[v1.::]")
+def test_readable_host_is_one_that_a_url_tells(text: str) -> None:
+    if parse_authority(text) is None:
+        return
+    if is_readable(text):
+        assert URL.build(scheme="http", authority=text).host
+    else:
+        with pytest.raises(ValueError, match=r"IDNA|idna|port"):
+            assert URL.build(scheme="http", authority=text).host
 
 
 @given(st.text())

@@ -278,6 +278,8 @@ def test_location_never_leaves_the_host(text: str, path: str) -> None:
         ),
         ({"status": "301"}, ValueError, "got '301'"),
         ({"status": None}, ValueError, "got None"),
+        ({"status": [301]}, ValueError, "got [301]"),
+        ({"status": 307.0}, ValueError, "got 307.0"),
         ({"https_port": 0}, ValueError, "https_port should be a whole number"),
         ({"https_port": 65536}, ValueError, "https_port should be 65535 or"),
         ({"https_port": "443"}, TypeError, "https_port should be a whole"),

@@ -320,6 +320,39 @@ async def test_each_request_has_its_own_nonce(
     assert len(nonces) == 10
 
 
+@pytest.mark.parametrize(
+    ("inside", "names"),
+    [
+        # One policy holds, and a stricter one is tried out.
+        (
+            {
+                "content_security_policy": "script-src 'nonce-{nonce}'",
+                "content_security_policy_report_only": True,
+            },
+            [REPORT_ONLY, CSP],
+        ),
+        ({"content_security_policy": "script-src 'nonce-{nonce}'"}, [CSP]),
+        ({"content_security_policy": None}, [CSP]),
+        ({"ignore": ["/"]}, [CSP]),
+    ],
+)
+async def test_all_policies_of_a_request_have_the_same_nonce(
+    aiohttp_client: AiohttpClient, inside: dict[str, Any], names: list[str]
+) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(text=csp_nonce(request))
+
+    outside = security_headers_middleware(
+        content_security_policy="script-src 'nonce-{nonce}'"
+    )
+    client = await aiohttp_client(application(handler, outside, **inside))
+    response = await client.get("/")
+    policy = f"script-src 'nonce-{await response.text()}'"
+    found = [item for item in response.headers.items() if item[0] in names]
+    assert found == [(name, policy) for name in names]
+    assert {CSP, REPORT_ONLY} & set(response.headers) == set(names)
+
+
 async def test_nonce_is_in_the_policy_though_nobody_asked(
     aiohttp_client: AiohttpClient,
 ) -> None:
@@ -658,6 +691,11 @@ def test_unknown_directive_gets_one_warning(
             "did you mean 'no-referrer, strict-origin'?",
         ),
         ({"referrer_policy": "origin,"}, ValueError, "did you mean 'origin'?"),
+        (
+            {"referrer_policy": "origin, no-referrer, Origin"},
+            ValueError,
+            "did you mean 'origin, no-referrer'?",
+        ),
         (
             {"cross_origin_opener_policy": "Same-Origin"},
             ValueError,

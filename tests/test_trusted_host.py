@@ -170,6 +170,14 @@ async def test_other_host_is_refused(
         "\uff45xample.com",
         "example\u3002com",
         "\u24d4xample.com",
+        # request.url, or its host, is an error for them.
+        "[v1.::]",
+        "xn--99999v1.",
+        "xn--.example.org",
+        "xn--a.example.org",
+        "a.xn--zz--.example.org:80",
+        "XN--A.example.org",
+        "xn--" + "a" * 240,
         "x" * 254,
         "a." * 130 + "example.org",
     ],
@@ -184,7 +192,13 @@ async def test_what_is_no_host_is_refused(
 async def test_every_valid_host_is_answered_if_all_are_allowed(
     aiohttp_server: AiohttpServer,
 ) -> None:
-    for host in ("anything.example:1", "[::5]", "192.0.2.9"):
+    for host in (
+        "anything.example:1",
+        "[::5]",
+        "192.0.2.9",
+        "a.xn--p1ai",
+        "xn--i-7iq.ws",  # IDNA 2003 only
+    ):
         answer = await ask(aiohttp_server, application(["*"]), host)
         assert answer.status == 200
 

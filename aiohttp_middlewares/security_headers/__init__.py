@@ -269,13 +269,13 @@ def security_headers_middleware(
         request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         if ignored is not None and ignored(request):
-            request[_NONCE] = _Nonce()
+            _nonce_of(request)
             return await handler(request)
         secure = secure_https if request.scheme == "https" else secure_http
         # RFC 9111 4.3.5: what a HEAD is answered freshens a stored page, in
         # which the nonce is another.
         if nonced is not None:
-            request[_NONCE] = nonce = _Nonce()
+            nonce = _nonce_of(request)
             if request.method != hdrs.METH_HEAD:
                 secure = partial(
                     _add_policy, secure, policy_name, nonced, nonce
@@ -290,6 +290,9 @@ def security_headers_middleware(
 def csp_nonce(request: web.Request) -> str:
     """The nonce of this request, for the ``nonce`` of scripts and styles.
 
+    It is the same in all policies that it has, such as one that holds and one
+    that is reported only.
+
     :raises RuntimeError: there is no :func:`security_headers_middleware`.
     """
     nonce: _Nonce | None = stored(request, _NONCE)
@@ -301,7 +304,7 @@ def csp_nonce(request: web.Request) -> str:
                 "csp_nonce needs security_headers_middleware, outside of what "
                 "asks for it"
             )
-        request[_NONCE] = nonce = _Nonce()
+        nonce = _nonce_of(request)
     return nonce.value
 
 
@@ -319,6 +322,14 @@ class _Nonce:
             # CSP Level 3 7.1: at least 128 bits, new for each answer.
             self._value = secrets.token_urlsafe(16)
         return self._value
+
+
+def _nonce_of(request: web.Request) -> _Nonce:
+    """The one nonce of a request, which stands in all its policies."""
+    nonce: _Nonce | None = stored(request, _NONCE)
+    if nonce is None:
+        nonce = request[_NONCE] = _Nonce()
+    return nonce
 
 
 class _Secure:

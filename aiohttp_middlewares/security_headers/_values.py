@@ -14,6 +14,7 @@ def header_text(what: str, name: str, value: object) -> str:
         # Of a list, the last one that a browser knows counts.
         parts = [part.strip() for part in text.split(",")]
         _check_choices(what, name, parts, text)
+        _check_once(what, parts, text)
     elif name in _STRUCTURED:
         found = _ITEM.fullmatch(text)
         _check_choices(what, name, [found[1] if found else text], text)
@@ -95,6 +96,15 @@ def _check_choices(what: str, name: str, parts: list[str], text: str) -> None:
             " or ".join(map(repr, choices.values())),
             text,
             meant=repr(whole) if whole else None,
+        )
+
+
+def _check_once(what: str, parts: list[str], text: str) -> None:
+    once = list(dict.fromkeys(part.lower() for part in parts))
+    if len(once) != len(parts):
+        should = "a list that has each policy once"
+        options.refuse(
+            ValueError, what, should, text, meant=repr(", ".join(once))
         )
 
 

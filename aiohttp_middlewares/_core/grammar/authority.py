@@ -74,6 +74,23 @@ def in_ascii(name: str) -> str | None:
         return None
 
 
+def is_readable(text: str) -> bool:
+    """Whether ``request.url`` can tell the host of an authority, as it came.
+
+    yarl fails at punycode that says nothing, and at the colons that the
+    literals of future IP versions may have.
+    """
+    if len(text) > LONGEST_AUTHORITY:
+        return False
+    lower = text.lower()
+    if "xn--" not in lower and not lower.startswith("[v"):
+        return True
+    try:
+        return bool(URL.build(scheme="http", authority=text).host)
+    except ValueError:  # UnicodeError is one
+        return False
+
+
 # Of what RFC 3986 lets be part of a name only the unreserved characters: no
 # name in use has others, and quotes or commas in one are there to do harm.
 _NAME = re.compile(r"[a-z0-9_~-]+(?:\.[a-z0-9_~-]+)*\.?")
