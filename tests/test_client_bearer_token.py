@@ -517,11 +517,42 @@ async def test_body_that_cannot_be_replayed_is_not_sent_again(
         async with session.post(api.url, data=generate()) as response:
             assert response.status == 401
             assert await response.text() == "refused"
-        assert api.refreshes == 0
         async with session.post(api.url, data=generate()) as response:
             assert response.status == 200
     assert api.sent == ["Bearer bad", "Bearer t1"]
+    assert api.refreshes == 1
     assert [body for body in api.bodies if body] == [b"once", b"once"]
+
+
+async def test_body_that_cannot_be_replayed_has_the_token_renewed(
+    api: Api,
+) -> None:
+    """Without another request, and while the answer is still held."""
+    tokens: asyncio.Queue[Token] = asyncio.Queue()
+    bearer = api.bearer(token=Token("bad"), on_token=tokens.put)
+    async with (
+        session_with(bearer) as session,
+        session.post(api.url, data=generate()) as response,
+    ):
+        assert response.status == 401
+        assert await asyncio.wait_for(tokens.get(), 5) == Token("t1")
+    assert api.sent == ["Bearer bad"]
+
+
+@pytest.mark.parametrize("size", [1, 2**20])
+async def test_renewal_for_the_next_request_waits_for_the_connection(
+    api: Api, size: int
+) -> None:
+    api.refusal = MEGABYTE[:size]
+    connector = aiohttp.TCPConnector(limit=1)
+    bearer = api.bearer(token=Token("bad"))
+    async with session_with(bearer, connector=connector) as session:
+        async with session.post(api.url, data=generate()) as response:
+            await settle()
+            assert await response.read() == api.refusal
+        assert await asyncio.wait_for(ask(session, api), 5) == 200
+        assert not connector._acquired
+    assert api.refreshes == 1
 
 
 # Connections
@@ -1025,7 +1056,7 @@ async def no_refresh(session: aiohttp.ClientSession, old: Any) -> Token:
     [
         ({"refresh": "token"}, TypeError, "a callable"),
         ({"token": "hush"}, TypeError, "a Token or None$"),
-        ({"leeway": -1}, ValueError, "a positive, finite number"),
+        ({"leeway": -1}, ValueError, "should be 0 or a positive, finite"),
         ({"leeway": False}, TypeError, "a number of seconds"),
         ({"refresh_ahead": "60"}, TypeError, "a number of seconds"),
         ({"refresh_timeout": 0}, ValueError, "a positive, finite number"),

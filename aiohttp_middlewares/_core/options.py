@@ -65,7 +65,10 @@ def seconds(what: str, value: object, *, zero: bool = False) -> float:
         return value
     # The largest float, as whole numbers know no end.
     if not 0 < value <= sys.float_info.max:
-        refuse(ValueError, what, "a positive, finite number of seconds", value)
+        should = "a positive, finite number of seconds"
+        if zero:
+            should = f"0 or {should}"
+        refuse(ValueError, what, should, value)
     return value
 
 

@@ -84,8 +84,8 @@ Limits
 ======
 
 A request whose body cannot be sent again (a generator, a pipe) gets the
-answer of the API; the next request fetches a new token first. The token lives
-in memory, one for each middleware; to keep it elsewhere, use ``on_token``, and
+answer of the API; a new token is fetched for the next one. The token lives in
+memory, one for each middleware; to keep it elsewhere, use ``on_token``, and
 call ``aclose()`` before the end: it waits for a token that is on its way.
 
 A refresh passes through no other middleware of the session, neither a log nor a
@@ -232,8 +232,7 @@ class BearerTokenMiddleware:
             "final_failure_ttl": final_failure_ttl,
         }
         for name, value in spans.items():
-            if value != 0 or isinstance(value, bool):
-                options.seconds(f"{what} {name}", value)
+            options.seconds(f"{what} {name}", value, zero=True)
         options.seconds(f"{what} refresh_timeout", refresh_timeout)
         if on_token is not None:
             options.function(f"{what} on_token", on_token)
@@ -286,6 +285,7 @@ class BearerTokenMiddleware:
         if not is_replayable(req):
             if generation == self._generation:
                 self._is_refused = True
+                self._start(req.session)
             return response
 
         keep_cookies(req, response)

@@ -204,10 +204,7 @@ def retry_middleware(
     if attempt_timeout is not None:
         options.seconds(f"{what} attempt_timeout", attempt_timeout)
     if idempotency_header is not None:
-        should = "a collection of header names"
-        options.tokens(
-            f"{what} idempotency_header", should, [idempotency_header]
-        )
+        options.header_name(f"{what} idempotency_header", idempotency_header)
     for name, hook in (("retry_if", retry_if), ("on_retry", on_retry)):
         if hook is not None:
             options.function(f"{what} {name}", hook)
