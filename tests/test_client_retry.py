@@ -42,9 +42,13 @@ from live import eventually
 from yarl import URL
 
 from aiohttp_middlewares.client import (
+    CircuitOpenError,
+    DeadlineExceeded,
     RetryBudget,
     RetryEvent,
     RetryExhausted,
+    SSRFError,
+    ThrottledError,
     _bodies,
     _timeouts,
     retry_middleware,
@@ -1542,6 +1546,35 @@ async def test_answer_that_is_no_http_is_not_repeated() -> None:
             await session.get(f"http://127.0.0.1:{port}/")
     server.close()
     assert connections == 1
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        CircuitOpenError(1.0),
+        DeadlineExceeded(),
+        SSRFError("address"),
+        ThrottledError(1.0),
+    ],
+    ids=lambda refusal: type(refusal).__name__,
+)
+async def test_refusal_of_a_middleware_inside_is_not_repeated(
+    refusal: aiohttp.ClientError,
+) -> None:
+    refused = 0
+
+    async def refuse(
+        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        nonlocal refused
+        refused += 1
+        raise refusal
+
+    own = quick(retry_if=lambda _: True)
+    async with aiohttp.ClientSession(middlewares=[own, refuse]) as session:
+        with pytest.raises(type(refusal)):
+            await session.get("http://service.example/")
+    assert refused == 1
 
 
 # What is behind a proxy

@@ -104,7 +104,7 @@ from aiohttp import (
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares.client._bodies import held
-from aiohttp_middlewares.client._errors import is_of_own_body
+from aiohttp_middlewares.client._errors import FinalError, is_of_own_body
 from aiohttp_middlewares.client._origins import Origin, origin_of
 from aiohttp_middlewares.client._passage import Passage
 from aiohttp_middlewares.client._redact import origin_text
@@ -308,7 +308,7 @@ def _blames_origin(
     return False
 
 
-class CircuitOpenError(aiohttp.ClientError):
+class CircuitOpenError(FinalError):
     """A request that was not sent, as those before it failed.
 
     ``retry_after`` is for how many seconds that will go on, unless a probe

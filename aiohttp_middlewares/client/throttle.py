@@ -73,7 +73,8 @@ The turns are those of one process. To make a request while holding the response
 of another takes two places of ``concurrency``, and a WebSocket takes one for as
 long as it is open. A response that is held when its session is closed keeps its
 place until it is read, released or closed itself. With ``per="session"``, a
-request counts in each session that the middleware is in.
+request counts in each session that the middleware is in. One middleware serves
+one event loop after the other, not several at once.
 """
 
 import asyncio
