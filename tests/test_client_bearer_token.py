@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import logging
+import sys
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl
@@ -743,6 +745,28 @@ def test_middleware_serves_two_loops_one_after_the_other() -> None:
     assert hash(bearer)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="has no eager tasks")
+@pytest.mark.parametrize("waits", [True, False])
+async def test_refresh_may_begin_at_once(api: Api, waits: bool) -> None:
+    """As it does in a loop whose tasks are eager."""
+    factory: Any = getattr(asyncio, "eager_task_factory", None)
+    asyncio.get_running_loop().set_task_factory(factory)
+    api.lifetime = 3600
+
+    async def refresh(session: Any, old: Token | None) -> Token:
+        """Without a pause."""
+        api.good = {"t1"}
+        return Token("t1", api.now + 3600)
+
+    bearer = api.bearer()
+    if not waits:
+        bearer._refresh = refresh
+    async with session_with(bearer) as session:
+        assert await ask_all(session, api, 5) == [200] * 5
+    await bearer.aclose()
+    assert api.sent == ["Bearer t1"] * 5
+
+
 def test_refresh_of_a_loop_that_was_stopped_does_not_lock() -> None:
     async def refresh(session: Any, old: Any) -> Token:
         if not stopped:
@@ -1007,6 +1031,37 @@ async def test_answer_that_nests_for_ever_fails(idp: Idp) -> None:
     idp.answer = b"[" * 200_000
     with pytest.raises(TokenRefreshError, match="without a token"):
         await fetch(client_credentials(idp.url, "id", "secret"))
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_answer_that_does_not_end_is_not_read_to_the_end(
+    status: int, coding: str
+) -> None:
+    written = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal written
+        response = web.StreamResponse(status=status)
+        response.headers["Content-Encoding"] = coding
+        await response.prepare(request)
+        pack = zlib.compressobj(wbits=31) if coding == "gzip" else None
+        while True:
+            chunk = b" " * 2**20
+            if pack is not None:
+                chunk = pack.compress(chunk) + pack.flush(zlib.Z_SYNC_FLUSH)
+            await response.write(chunk)
+            await asyncio.sleep(0)
+            written += 1
+
+    app = web.Application()
+    app.router.add_post("/token", answer)
+    async with TestServer(app) as server:
+        refresh = client_credentials(server.make_url("/token"), "id", "secret")
+        with pytest.raises(TokenRefreshError) as caught:
+            await asyncio.wait_for(fetch(refresh), 5)
+    assert caught.value.status == (None if status == 200 else 400)
+    assert written
 
 
 @pytest.mark.parametrize(

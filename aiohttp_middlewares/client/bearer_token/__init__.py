@@ -387,17 +387,19 @@ class BearerTokenMiddleware:
     def _start(self, session: ClientSession) -> Work | None:
         """The refresh that is under way; None shortly after a failure."""
         work = self._running()
-        if work is None:
-            if self._blocked_for() > 0:
-                return None
-            self._failure = None
-            work = self._work = Work(self)
-            # In a context of its own: no deadline, no id and no user of the
-            # request that happens to come first is that of all.
-            context = contextvars.Context()
-            context.run(_PART_OF.set, (*_under_way(), work))
-            work.task = context.run(asyncio.create_task, self._run(work))
-        work.serve(session)
+        if work is not None:
+            work.serve(session)
+            return work
+        if self._blocked_for() > 0:
+            return None
+        self._failure = None
+        work = self._work = Work(self)
+        work.serve(session)  # first, as an eager task begins at once
+        # In a context of its own: no deadline, no id and no user of the
+        # request that happens to come first is that of all.
+        context = contextvars.Context()
+        context.run(_PART_OF.set, (*_under_way(), work))
+        work.task = context.run(asyncio.create_task, self._run(work))
         return work
 
     def _running(self) -> Work | None:
