@@ -91,6 +91,7 @@ import errno
 import math
 import time
 from collections.abc import Callable, Collection
+from contextvars import ContextVar
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -168,10 +169,13 @@ def circuit_breaker_middleware(
         if circuit.is_open:
             left = circuit.left(began.at, reset)
             if left > 0:
+                if _is_part_of_probe(circuit):
+                    return await handler(req)
                 raise CircuitOpenError(left, origin_text(req.url))
             circuit.probes += 1
             circuit.probed_until = began.at + probe_timeout
             began.probe = circuit.probes
+            handler = _probing(handler, circuit)
 
         with Passage(req) as passage:
             try:
@@ -266,6 +270,43 @@ class _Circuit:
                 or now - self.failed_at < _APART
             )
         )
+
+
+@dataclass(eq=False)
+class _Probe:
+    """What a task that is started by it may outlive."""
+
+    circuit: _Circuit
+    is_over: bool = False
+
+
+#: The probes that the current code is a part of, or was when it began. What
+#: one needs of the same origin, such as a token, is not refused because of it.
+_PART_OF: ContextVar[tuple[_Probe, ...]] = ContextVar(
+    "circuit_breaker_part_of", default=()
+)
+
+
+def _is_part_of_probe(circuit: _Circuit) -> bool:
+    return any(
+        probe.circuit is circuit and not probe.is_over
+        for probe in _PART_OF.get()
+    )
+
+
+def _probing(
+    handler: ClientHandlerType, circuit: _Circuit
+) -> ClientHandlerType:
+    async def send(req: ClientRequest) -> ClientResponse:
+        probe = _Probe(circuit)
+        token = _PART_OF.set((*_PART_OF.get(), probe))
+        try:
+            return await handler(req)
+        finally:
+            probe.is_over = True
+            _PART_OF.reset(token)
+
+    return send
 
 
 #: What is wrong with this machine when a connection cannot be made.

@@ -95,6 +95,7 @@ from aiohttp import (
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.deadline import time_left
+from aiohttp_middlewares.client._connectors import check_open
 from aiohttp_middlewares.client._errors import FinalError
 from aiohttp_middlewares.client._origins import Origin, origin_of
 from aiohttp_middlewares.client._redact import origin_text
@@ -199,6 +200,7 @@ def throttle_middleware(
         req: ClientRequest, handler: ClientHandlerType, line: _Line
     ) -> ClientResponse:
         try:
+            check_open(req)
             response = await handler(req)
         except BaseException:
             line.give_back()

@@ -121,6 +121,7 @@ from aiohttp_middlewares.client._bodies import (
     keep_cookies,
     prepare_again,
 )
+from aiohttp_middlewares.client._connectors import check_open
 from aiohttp_middlewares.client._headers import header_for_now
 from aiohttp_middlewares.client._hooks import call_hook
 from aiohttp_middlewares.client._origins import origin_of, parse_origins
@@ -275,6 +276,7 @@ class BearerTokenMiddleware:
                 return await _send(req, handler, work.token)
 
         await self._prepare(req.session)
+        check_open(req)
         generation = self._generation
         response = await _send(req, handler, self._token)
         if not (
