@@ -186,7 +186,7 @@ def throttle_middleware(
         try:
             if origin in pauses or not line.is_free(now):
                 with waiting():
-                    await wait(origin, line, now, origin_text(req.url))
+                    await wait(req, origin, line, now)
             else:
                 line.take(now)
             response = await send(req, handler, line)
@@ -200,7 +200,6 @@ def throttle_middleware(
         req: ClientRequest, handler: ClientHandlerType, line: _Line
     ) -> ClientResponse:
         try:
-            check_open(req)
             response = await handler(req)
         except BaseException:
             line.give_back()
@@ -211,7 +210,10 @@ def throttle_middleware(
             response.connection.add_callback(line.give_back)
         return response
 
-    async def wait(origin: Origin, line: _Line, now: float, shown: str) -> None:
+    async def wait(
+        req: ClientRequest, origin: Origin, line: _Line, now: float
+    ) -> None:
+        shown = origin_text(req.url)
         limit, left = max_wait, time_left()
         if left is not None:
             limit = left if limit is None else min(limit, left)
@@ -240,6 +242,7 @@ def throttle_middleware(
                     now = await wait_until(line.ready, now)
                     pause = pauses.get(origin)
                     if pause is None or pause.until <= now:
+                        check_open(req)
                         line.take(now, late)
                         return
 
