@@ -1261,6 +1261,7 @@ def test_request_is_made_ready_by_what_the_next_aiohttp_calls_private() -> None:
     calls: list[str] = []
     request: Any = SimpleNamespace(
         headers={"Expect": "100-continue"},
+        session=SimpleNamespace(closed=False),
         _update_expect_continue=lambda: calls.append("expect"),
     )
     _bodies.prepare_again(request)
