@@ -71,6 +71,8 @@ out of descriptors, ports or networks.
 Failures of overlapping requests count as one, unless they began and ended a
 tenth of a second apart: a restart that cuts eight requests is one event. What
 began before the circuit opened, or closed, no longer counts, however it ends.
+What a probe sends to the same origin itself, such as for a token, is a part of
+it.
 
 Order
 =====
