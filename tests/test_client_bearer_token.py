@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import logging
+import sys
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qsl
@@ -517,11 +519,42 @@ async def test_body_that_cannot_be_replayed_is_not_sent_again(
         async with session.post(api.url, data=generate()) as response:
             assert response.status == 401
             assert await response.text() == "refused"
-        assert api.refreshes == 0
         async with session.post(api.url, data=generate()) as response:
             assert response.status == 200
     assert api.sent == ["Bearer bad", "Bearer t1"]
+    assert api.refreshes == 1
     assert [body for body in api.bodies if body] == [b"once", b"once"]
+
+
+async def test_body_that_cannot_be_replayed_has_the_token_renewed(
+    api: Api,
+) -> None:
+    """Without another request, and while the answer is still held."""
+    tokens: asyncio.Queue[Token] = asyncio.Queue()
+    bearer = api.bearer(token=Token("bad"), on_token=tokens.put)
+    async with (
+        session_with(bearer) as session,
+        session.post(api.url, data=generate()) as response,
+    ):
+        assert response.status == 401
+        assert await asyncio.wait_for(tokens.get(), 5) == Token("t1")
+    assert api.sent == ["Bearer bad"]
+
+
+@pytest.mark.parametrize("size", [1, 2**20])
+async def test_renewal_for_the_next_request_waits_for_the_connection(
+    api: Api, size: int
+) -> None:
+    api.refusal = MEGABYTE[:size]
+    connector = aiohttp.TCPConnector(limit=1)
+    bearer = api.bearer(token=Token("bad"))
+    async with session_with(bearer, connector=connector) as session:
+        async with session.post(api.url, data=generate()) as response:
+            await settle()
+            assert await response.read() == api.refusal
+        assert await asyncio.wait_for(ask(session, api), 5) == 200
+        assert not connector._acquired
+    assert api.refreshes == 1
 
 
 # Connections
@@ -710,6 +743,28 @@ def test_middleware_serves_two_loops_one_after_the_other() -> None:
     asyncio.run(main(cut=True))
     asyncio.run(main(cut=False))
     assert hash(bearer)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="has no eager tasks")
+@pytest.mark.parametrize("waits", [True, False])
+async def test_refresh_may_begin_at_once(api: Api, waits: bool) -> None:
+    """As it does in a loop whose tasks are eager."""
+    factory: Any = getattr(asyncio, "eager_task_factory", None)
+    asyncio.get_running_loop().set_task_factory(factory)
+    api.lifetime = 3600
+
+    async def refresh(session: Any, old: Token | None) -> Token:
+        """Without a pause."""
+        api.good = {"t1"}
+        return Token("t1", api.now + 3600)
+
+    bearer = api.bearer()
+    if not waits:
+        bearer._refresh = refresh
+    async with session_with(bearer) as session:
+        assert await ask_all(session, api, 5) == [200] * 5
+    await bearer.aclose()
+    assert api.sent == ["Bearer t1"] * 5
 
 
 def test_refresh_of_a_loop_that_was_stopped_does_not_lock() -> None:
@@ -978,6 +1033,37 @@ async def test_answer_that_nests_for_ever_fails(idp: Idp) -> None:
         await fetch(client_credentials(idp.url, "id", "secret"))
 
 
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_answer_that_does_not_end_is_not_read_to_the_end(
+    status: int, coding: str
+) -> None:
+    written = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal written
+        response = web.StreamResponse(status=status)
+        response.headers["Content-Encoding"] = coding
+        await response.prepare(request)
+        pack = zlib.compressobj(wbits=31) if coding == "gzip" else None
+        while True:
+            chunk = b" " * 2**20
+            if pack is not None:
+                chunk = pack.compress(chunk) + pack.flush(zlib.Z_SYNC_FLUSH)
+            await response.write(chunk)
+            await asyncio.sleep(0)
+            written += 1
+
+    app = web.Application()
+    app.router.add_post("/token", answer)
+    async with TestServer(app) as server:
+        refresh = client_credentials(server.make_url("/token"), "id", "secret")
+        with pytest.raises(TokenRefreshError) as caught:
+            await asyncio.wait_for(fetch(refresh), 5)
+    assert caught.value.status == (None if status == 200 else 400)
+    assert written
+
+
 @pytest.mark.parametrize(
     ("value", "lifetime"),
     [
@@ -1025,7 +1111,7 @@ async def no_refresh(session: aiohttp.ClientSession, old: Any) -> Token:
     [
         ({"refresh": "token"}, TypeError, "a callable"),
         ({"token": "hush"}, TypeError, "a Token or None$"),
-        ({"leeway": -1}, ValueError, "a positive, finite number"),
+        ({"leeway": -1}, ValueError, "should be 0 or a positive, finite"),
         ({"leeway": False}, TypeError, "a number of seconds"),
         ({"refresh_ahead": "60"}, TypeError, "a number of seconds"),
         ({"refresh_timeout": 0}, ValueError, "a positive, finite number"),

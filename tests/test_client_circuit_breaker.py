@@ -689,6 +689,52 @@ async def test_one_probe_closes_the_circuit(site: Site, clock: Clock) -> None:
         assert await ask(session, site.url) == 200
 
 
+async def test_what_a_probe_sends_itself_is_a_part_of_it(
+    site: Site, clock: Clock
+) -> None:
+    """Such as a token of the same origin; and a task that outlives it not."""
+    later = asyncio.Event()
+    tasks = []
+
+    async def fetch_token(
+        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        async def work() -> Any:
+            await later.wait()
+            return await ask(session, site.url)
+
+        if not req.url.query:
+            tasks.append(asyncio.ensure_future(work()))
+            assert await ask(session, f"{site.url}?token") == 200
+        return await handler(req)
+
+    breaker = circuit_breaker_middleware(clock=clock)
+    async with session_with(breaker) as session:
+        await open_circuit(session, site)
+        clock.now += 30
+        site.answers = [200, 503]
+        async with session.get(
+            site.url, middlewares=[breaker, fetch_token]
+        ) as response:
+            assert response.status == 503
+        later.set()
+        assert isinstance(await tasks[0], CircuitOpenError)
+
+
+async def test_circuit_of_a_breaker_that_is_listed_twice_closes(
+    site: Site, clock: Clock
+) -> None:
+    breaker = circuit_breaker_middleware(clock=clock)
+    async with aiohttp.ClientSession(middlewares=[breaker, breaker]) as session:
+        await open_circuit(session, site)
+        assert isinstance(await ask(session, site.url), CircuitOpenError)
+        clock.now += 30
+        site.answers = [200]
+        for _ in range(2):
+            assert await ask(session, site.url) == 200
+    assert site.count == 7
+
+
 async def test_probe_that_fails_opens_the_circuit_anew(
     site: Site, clock: Clock
 ) -> None:

@@ -81,6 +81,38 @@ async def close(*middlewares: Any) -> None:
             await middleware.aclose()
 
 
+@pytest.mark.parametrize("name", ["retry", "throttle", "token", "token again"])
+async def test_session_that_is_closed_during_a_wait_is_a_client_error(
+    name: str,
+) -> None:
+    """Not an assertion of aiohttp, which looks at it in the beginning only."""
+    waits, ends = asyncio.Event(), asyncio.Event()
+
+    async def wait(*_: object) -> client.Token:
+        waits.set()
+        await ends.wait()
+        return client.Token("new")
+
+    async with serve() as site:
+        site.answers = [401 if name == "token again" else 503]
+        old = client.Token("old") if name == "token again" else None
+        middleware: Any = {
+            "retry": client.retry_middleware(sleep=wait),
+            "throttle": client.throttle_middleware(1, sleep=wait),
+        }.get(name) or client.BearerTokenMiddleware(
+            wait, origins=[site.url], token=old
+        )
+        session = aiohttp.ClientSession(middlewares=[middleware])
+        if name == "throttle":
+            await session.get(site.url)
+        task = asyncio.ensure_future(session.get(site.url))
+        await soon(waits.wait())
+        await session.close()
+        ends.set()
+        with pytest.raises(aiohttp.ClientConnectionError, match="was closed"):
+            await soon(task)
+
+
 # Cut anywhere
 # ============
 

@@ -282,7 +282,7 @@ def test_url_is_of_another_origin(url: str) -> None:
         (["*"], ValueError, "a collection of origins"),
         (["https://*"], ValueError, "without wildcards"),
         (["https://*.a.example"], ValueError, "without wildcards"),
-        (["https://a b"], ValueError, "without wildcards"),
+        (["https://a b"], ValueError, "such as 'https://api.example.com', got"),
         (["https://a.example/v1"], ValueError, "did you mean 'https://a.exa"),
         (["https://a.example?x"], ValueError, "without path, query"),
         (["https://a.example/#x"], ValueError, "without path, query"),

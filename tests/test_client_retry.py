@@ -42,9 +42,13 @@ from live import eventually
 from yarl import URL
 
 from aiohttp_middlewares.client import (
+    CircuitOpenError,
+    DeadlineExceeded,
     RetryBudget,
     RetryEvent,
     RetryExhausted,
+    SSRFError,
+    ThrottledError,
     _bodies,
     _timeouts,
     retry_middleware,
@@ -1257,6 +1261,7 @@ def test_request_is_made_ready_by_what_the_next_aiohttp_calls_private() -> None:
     calls: list[str] = []
     request: Any = SimpleNamespace(
         headers={"Expect": "100-continue"},
+        session=SimpleNamespace(closed=False),
         _update_expect_continue=lambda: calls.append("expect"),
     )
     _bodies.prepare_again(request)
@@ -1544,6 +1549,35 @@ async def test_answer_that_is_no_http_is_not_repeated() -> None:
     assert connections == 1
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        CircuitOpenError(1.0),
+        DeadlineExceeded(),
+        SSRFError("address"),
+        ThrottledError(1.0),
+    ],
+    ids=lambda refusal: type(refusal).__name__,
+)
+async def test_refusal_of_a_middleware_inside_is_not_repeated(
+    refusal: aiohttp.ClientError,
+) -> None:
+    refused = 0
+
+    async def refuse(
+        req: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        nonlocal refused
+        refused += 1
+        raise refusal
+
+    own = quick(retry_if=lambda _: True)
+    async with aiohttp.ClientSession(middlewares=[own, refuse]) as session:
+        with pytest.raises(type(refusal)):
+            await session.get("http://service.example/")
+    assert refused == 1
+
+
 # What is behind a proxy
 # ======================
 
@@ -1716,7 +1750,7 @@ async def test_defaults_really_sleep(site: Site) -> None:
         ({"statuses": [True]}, TypeError, "HTTP status codes"),
         ({"statuses": [99]}, ValueError, "100 to 599"),
         ({"statuses": [600]}, ValueError, "100 to 599"),
-        ({"base_delay": -1}, ValueError, "a positive, finite number"),
+        ({"base_delay": -1}, ValueError, "should be 0 or a positive, finite"),
         ({"max_delay": float("inf")}, ValueError, "a positive, finite number"),
         ({"max_retry_after": None}, TypeError, "a number of seconds"),
         ({"deadline": -1}, ValueError, "a positive, finite number"),
@@ -1724,8 +1758,8 @@ async def test_defaults_really_sleep(site: Site) -> None:
         ({"budget": 100}, TypeError, "a RetryBudget"),
         ({"retry_if": True}, TypeError, "a callable"),
         ({"on_retry": "log"}, TypeError, "a callable"),
-        ({"idempotency_header": "a b"}, ValueError, "header name"),
-        ({"idempotency_header": 5}, TypeError, "header name"),
+        ({"idempotency_header": "a b"}, ValueError, "should be a header name,"),
+        ({"idempotency_header": 5}, TypeError, "should be a header name,"),
         ({"sleep": 1}, TypeError, "a callable"),
         ({"rng": 0.5}, TypeError, "a callable"),
         ({"clock": None}, TypeError, "a callable"),

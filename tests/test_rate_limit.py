@@ -5,6 +5,7 @@ import functools
 import importlib
 import inspect
 import logging
+import sys
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
@@ -1144,6 +1145,28 @@ async def test_any_storage_never_lets_in_more_than_the_limit(
     found = await asyncio.gather(*(statuses(client, "a") for _ in range(60)))
     assert found.count([200]) <= 20
     assert found.count([200]) + found.count([429]) == 60
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="has no eager tasks")
+async def test_storage_that_fails_before_it_waits_costs_nothing(
+    aiohttp_client: AiohttpClient,
+) -> None:
+    """In a loop whose tasks are eager, it does so at once."""
+    factory: Any = getattr(asyncio, "eager_task_factory", None)
+    asyncio.get_running_loop().set_task_factory(factory)
+    storage = Remote()
+    limit = rate_limit_middleware(
+        "1/minute",
+        storage=storage,
+        on_storage_error="allow",
+        storage_timeout=20,
+        key=by_header,
+    )
+    client = await aiohttp_client(app_of(limit))
+    storage.state = is_down
+    start = time.monotonic()
+    assert await statuses(client, *"aaa") == [200, 200, 200]
+    assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("state", [is_down, hangs])

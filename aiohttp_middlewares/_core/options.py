@@ -66,7 +66,9 @@ def seconds(what: str, value: object, *, zero: bool = False) -> float:
     # The largest float, as whole numbers know no end.
     if not 0 < value <= sys.float_info.max:
         should = "a positive, finite number of seconds"
-        refuse(ValueError, what, f"{should}, or 0" if zero else should, value)
+        if zero:
+            should = f"0 or {should}"
+        refuse(ValueError, what, should, value)
     return value
 
 

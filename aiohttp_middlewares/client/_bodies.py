@@ -10,6 +10,7 @@ from aiohttp import ClientRequest, ClientResponse, hdrs, payload
 
 from aiohttp_middlewares._core.payloads import value_of
 from aiohttp_middlewares._core.requests import lines
+from aiohttp_middlewares.client._connectors import check_open
 from aiohttp_middlewares.client._timeouts import (
     TimeIsUp,
     time_limit,
@@ -66,10 +67,11 @@ def prepare_again(req: ClientRequest) -> None:
 
     Raises ``TimeoutError`` when the caller's time is over: aiohttp's total
     timeout strikes only once, and who was struck may have swallowed it or
-    taken it for another.
+    taken it for another. And ``ClientConnectionError`` when the session is.
     """
     if total_has_struck(req):
         raise asyncio.TimeoutError
+    check_open(req)
     if hdrs.EXPECT in req.headers:
         # The wait for "100 Continue" ended with the first attempt.
         _method(req, "_update_expect_continue")()

@@ -34,6 +34,15 @@ class Lender(NamedTuple):
     connector: BaseConnector
 
 
+def check_open(req: ClientRequest) -> None:
+    """Raise when the session of a request was closed while it waited.
+
+    aiohttp looks at that when a call begins, and never again.
+    """
+    if req.session.closed:
+        raise aiohttp.ClientConnectionError("The session was closed")
+
+
 @asynccontextmanager
 async def own_session(lender: Lender) -> AsyncIterator[ClientSession]:
     """A session that reaches what the other reaches, and has nothing else.

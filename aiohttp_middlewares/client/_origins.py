@@ -45,7 +45,7 @@ def _parse(what: str, item: object) -> Origin:
         meant = f"'https://{name}'" if _NAME.fullmatch(name) else None
         options.refuse(ValueError, what, _SHOULD, item, meant=meant)
     if ":" not in host and not _NAME.fullmatch(host):
-        should = f"{_SHOULD} without wildcards"
+        should = f"{_SHOULD} without wildcards" if "*" in host else _SHOULD
         options.refuse(ValueError, what, should, item)
     if url.raw_user is not None or url.raw_password is not None:
         # The value is not shown: it holds a password.

@@ -71,6 +71,8 @@ out of descriptors, ports or networks.
 Failures of overlapping requests count as one, unless they began and ended a
 tenth of a second apart: a restart that cuts eight requests is one event. What
 began before the circuit opened, or closed, no longer counts, however it ends.
+What a probe sends to the same origin itself, such as for a token, is a part of
+it.
 
 Order
 =====
@@ -91,6 +93,7 @@ import errno
 import math
 import time
 from collections.abc import Callable, Collection
+from contextvars import ContextVar
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -104,7 +107,7 @@ from aiohttp import (
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares.client._bodies import held
-from aiohttp_middlewares.client._errors import is_of_own_body
+from aiohttp_middlewares.client._errors import FinalError, is_of_own_body
 from aiohttp_middlewares.client._origins import Origin, origin_of
 from aiohttp_middlewares.client._passage import Passage
 from aiohttp_middlewares.client._redact import origin_text
@@ -168,10 +171,13 @@ def circuit_breaker_middleware(
         if circuit.is_open:
             left = circuit.left(began.at, reset)
             if left > 0:
+                if _is_part_of_probe(circuit):
+                    return await handler(req)
                 raise CircuitOpenError(left, origin_text(req.url))
             circuit.probes += 1
             circuit.probed_until = began.at + probe_timeout
             began.probe = circuit.probes
+            handler = _probing(handler, circuit)
 
         with Passage(req) as passage:
             try:
@@ -268,6 +274,43 @@ class _Circuit:
         )
 
 
+@dataclass(eq=False)
+class _Probe:
+    """What a task that is started by it may outlive."""
+
+    circuit: _Circuit
+    is_over: bool = False
+
+
+#: The probes that the current code is a part of, or was when it began. What
+#: one needs of the same origin, such as a token, is not refused because of it.
+_PART_OF: ContextVar[tuple[_Probe, ...]] = ContextVar(
+    "circuit_breaker_part_of", default=()
+)
+
+
+def _is_part_of_probe(circuit: _Circuit) -> bool:
+    return any(
+        probe.circuit is circuit and not probe.is_over
+        for probe in _PART_OF.get()
+    )
+
+
+def _probing(
+    handler: ClientHandlerType, circuit: _Circuit
+) -> ClientHandlerType:
+    async def send(req: ClientRequest) -> ClientResponse:
+        probe = _Probe(circuit)
+        token = _PART_OF.set((*_PART_OF.get(), probe))
+        try:
+            return await handler(req)
+        finally:
+            probe.is_over = True
+            _PART_OF.reset(token)
+
+    return send
+
+
 #: What is wrong with this machine when a connection cannot be made.
 _OWN_ERRORS = frozenset(
     {
@@ -308,7 +351,7 @@ def _blames_origin(
     return False
 
 
-class CircuitOpenError(aiohttp.ClientError):
+class CircuitOpenError(FinalError):
     """A request that was not sent, as those before it failed.
 
     ``retry_after`` is for how many seconds that will go on, unless a probe

@@ -73,7 +73,8 @@ The turns are those of one process. To make a request while holding the response
 of another takes two places of ``concurrency``, and a WebSocket takes one for as
 long as it is open. A response that is held when its session is closed keeps its
 place until it is read, released or closed itself. With ``per="session"``, a
-request counts in each session that the middleware is in.
+request counts in each session that the middleware is in. One middleware serves
+one event loop after the other, not several at once.
 """
 
 import asyncio
@@ -94,6 +95,7 @@ from aiohttp import (
 
 from aiohttp_middlewares._core import options
 from aiohttp_middlewares._core.deadline import time_left
+from aiohttp_middlewares.client._connectors import check_open
 from aiohttp_middlewares.client._errors import FinalError
 from aiohttp_middlewares.client._origins import Origin, origin_of
 from aiohttp_middlewares.client._redact import origin_text
@@ -184,7 +186,7 @@ def throttle_middleware(
         try:
             if origin in pauses or not line.is_free(now):
                 with waiting():
-                    await wait(origin, line, now, origin_text(req.url))
+                    await wait(req, origin, line, now)
             else:
                 line.take(now)
             response = await send(req, handler, line)
@@ -208,7 +210,10 @@ def throttle_middleware(
             response.connection.add_callback(line.give_back)
         return response
 
-    async def wait(origin: Origin, line: _Line, now: float, shown: str) -> None:
+    async def wait(
+        req: ClientRequest, origin: Origin, line: _Line, now: float
+    ) -> None:
+        shown = origin_text(req.url)
         limit, left = max_wait, time_left()
         if left is not None:
             limit = left if limit is None else min(limit, left)
@@ -237,6 +242,7 @@ def throttle_middleware(
                     now = await wait_until(line.ready, now)
                     pause = pauses.get(origin)
                     if pause is None or pause.until <= now:
+                        check_open(req)
                         line.take(now, late)
                         return
 

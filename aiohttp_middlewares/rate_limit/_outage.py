@@ -158,9 +158,10 @@ class _Attempt:
         self.answer: asyncio.Future[Count | None] = loop.create_future()
         #: Or it waits for a connection.
         self.is_with_storage = False
-        self.task = loop.create_task(self.run(*asked))
         deadline = loop.time() + of.timeout
         self.timer = loop.call_at(deadline, self.over, loop, deadline)
+        # Last, as an eager task begins at once.
+        self.task = loop.create_task(self.run(*asked))
 
     async def run(self, *asked: Any) -> None:
         of = self.of

@@ -84,8 +84,8 @@ Limits
 ======
 
 A request whose body cannot be sent again (a generator, a pipe) gets the
-answer of the API; the next request fetches a new token first. The token lives
-in memory, one for each middleware; to keep it elsewhere, use ``on_token``, and
+answer of the API; a new token is fetched for the next one. The token lives in
+memory, one for each middleware; to keep it elsewhere, use ``on_token``, and
 call ``aclose()`` before the end: it waits for a token that is on its way.
 
 A refresh passes through no other middleware of the session, neither a log nor a
@@ -121,6 +121,7 @@ from aiohttp_middlewares.client._bodies import (
     keep_cookies,
     prepare_again,
 )
+from aiohttp_middlewares.client._connectors import check_open
 from aiohttp_middlewares.client._headers import header_for_now
 from aiohttp_middlewares.client._hooks import call_hook
 from aiohttp_middlewares.client._origins import origin_of, parse_origins
@@ -232,8 +233,7 @@ class BearerTokenMiddleware:
             "final_failure_ttl": final_failure_ttl,
         }
         for name, value in spans.items():
-            if value != 0 or isinstance(value, bool):
-                options.seconds(f"{what} {name}", value)
+            options.seconds(f"{what} {name}", value, zero=True)
         options.seconds(f"{what} refresh_timeout", refresh_timeout)
         if on_token is not None:
             options.function(f"{what} on_token", on_token)
@@ -276,6 +276,7 @@ class BearerTokenMiddleware:
                 return await _send(req, handler, work.token)
 
         await self._prepare(req.session)
+        check_open(req)
         generation = self._generation
         response = await _send(req, handler, self._token)
         if not (
@@ -286,6 +287,7 @@ class BearerTokenMiddleware:
         if not is_replayable(req):
             if generation == self._generation:
                 self._is_refused = True
+                self._start(req.session)
             return response
 
         keep_cookies(req, response)
@@ -387,17 +389,19 @@ class BearerTokenMiddleware:
     def _start(self, session: ClientSession) -> Work | None:
         """The refresh that is under way; None shortly after a failure."""
         work = self._running()
-        if work is None:
-            if self._blocked_for() > 0:
-                return None
-            self._failure = None
-            work = self._work = Work(self)
-            # In a context of its own: no deadline, no id and no user of the
-            # request that happens to come first is that of all.
-            context = contextvars.Context()
-            context.run(_PART_OF.set, (*_under_way(), work))
-            work.task = context.run(asyncio.create_task, self._run(work))
-        work.serve(session)
+        if work is not None:
+            work.serve(session)
+            return work
+        if self._blocked_for() > 0:
+            return None
+        self._failure = None
+        work = self._work = Work(self)
+        work.serve(session)  # first, as an eager task begins at once
+        # In a context of its own: no deadline, no id and no user of the
+        # request that happens to come first is that of all.
+        context = contextvars.Context()
+        context.run(_PART_OF.set, (*_under_way(), work))
+        work.task = context.run(asyncio.create_task, self._run(work))
         return work
 
     def _running(self) -> Work | None:

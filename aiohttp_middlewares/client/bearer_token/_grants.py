@@ -18,6 +18,9 @@ from aiohttp_middlewares.client.bearer_token._token import (
     TokenRefreshError,
 )
 
+#: How much of an answer is read, in bytes: a token is far smaller.
+LARGEST_ANSWER = 1024 * 1024
+
 #: Fetches a token; it is given a session and the token there was.
 Refresh = Callable[[ClientSession, Token | None], Awaitable[Token]]
 
@@ -195,7 +198,11 @@ async def _request(
         raise_for_status=False,
     ) as response:
         status, answered = response.status, response.headers
-        body = await response.read()
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > LARGEST_ANSWER:
+                break
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):

@@ -56,9 +56,9 @@ Otherwise the last answer is returned, readable, or the last exception raised;
 its ``__cause__`` is what the attempt before it came to, unless it has one. A
 connection of the pool that the server closed while it was idle is replaced once
 in any case, as aiohttp does by itself (RFC 9112 9.3.1). Connections refused by
-a TLS check or by :doc:`SSRF protection </client/ssrf>`, WebSocket handshakes,
-and bodies that cannot be read (a generator that raises, a disk that fails) are
-final.
+a TLS check or by :doc:`SSRF protection </client/ssrf>`, what a circuit breaker,
+a throttle or a deadline inside refuses, WebSocket handshakes, and bodies that
+cannot be read (a generator that raises, a disk that fails) are final.
 
 Order
 =====
@@ -171,9 +171,9 @@ def retry_middleware(
     :param budget: A :class:`RetryBudget`, which several middlewares may
         share; by default each has its own, and None is for no limit.
     :param retry_if: Asked about an outcome that is no failure by these
-        rules, such as a 200 with an error inside: True makes it one. It may
-        read the body of the response. When it is cancelled, the response is
-        closed.
+        rules, such as a 200 with an error inside: True makes it one, but for
+        what is final. It may read the body of the response. When it is
+        cancelled, the response is closed.
     :param on_retry: Told of each retry, before the delay. The body of the
         response may be gone.
     :param idempotency_header: The request header that makes any method
@@ -204,10 +204,7 @@ def retry_middleware(
     if attempt_timeout is not None:
         options.seconds(f"{what} attempt_timeout", attempt_timeout)
     if idempotency_header is not None:
-        should = "a collection of header names"
-        options.tokens(
-            f"{what} idempotency_header", should, [idempotency_header]
-        )
+        options.header_name(f"{what} idempotency_header", idempotency_header)
     for name, hook in (("retry_if", retry_if), ("on_retry", on_retry)):
         if hook is not None:
             options.function(f"{what} {name}", hook)

@@ -109,7 +109,8 @@ def ssrf_middleware(policy: SSRFPolicy) -> ClientMiddlewareType:
     """Refuse what the policy forbids, and a session that is not guarded.
 
     :param policy: The rules. The connector of the session may have others;
-        both count.
+        both count, but for the address of a name: that is judged by the
+        connector alone.
     :raises TypeError: When ``policy`` is something else.
 
     The middleware alone would not be enough: it does not know to which

@@ -8,7 +8,11 @@ from typing import Literal, cast
 from yarl import URL
 
 from aiohttp_middlewares._core import options
-from aiohttp_middlewares._core.grammar.networks import Address, Network
+from aiohttp_middlewares._core.grammar.networks import (
+    Address,
+    Network,
+    network_meant,
+)
 from aiohttp_middlewares.client._origins import (
     Origin,
     origin_of,
@@ -183,7 +187,8 @@ def _networks(what: str, value: object) -> tuple[Network, ...]:
         try:
             networks.append(ip_network(item))
         except ValueError:
-            options.refuse(ValueError, what, should, item)
+            meant = network_meant(str(item))
+            options.refuse(ValueError, what, should, item, meant=meant)
     return tuple(networks)
 
 
@@ -195,7 +200,7 @@ def _host(what: str, value: str) -> str:
     """A host as :class:`yarl.URL` would have it, or all that are below one."""
     if value.startswith("*."):
         above = _host(what, value[2:])
-        if is_literal(above):
+        if is_literal(above) or above.startswith("*."):
             should = "host names such as 'example.com'"
             options.refuse(ValueError, what, should, value)
         return f"*.{above}"
