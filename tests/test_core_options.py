@@ -51,7 +51,7 @@ from aiohttp_middlewares._core import options
             partial(options.seconds, zero=True),
             -1,
             ValueError,
-            "a positive, finite number of seconds, or 0, got -1",
+            "0 or a positive, finite number of seconds, got -1",
         ),
         (
             options.integer,
