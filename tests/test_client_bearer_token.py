@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import logging
-import sys
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +16,7 @@ from aiohttp.test_utils import BaseTestServer, TestServer
 from client_site import MEGABYTE, Naps
 from hypothesis import given
 from hypothesis import strategies as st
+from live import begin_tasks_at_once
 from yarl import URL
 
 from aiohttp_middlewares.client import (
@@ -745,12 +745,10 @@ def test_middleware_serves_two_loops_one_after_the_other() -> None:
     assert hash(bearer)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="has no eager tasks")
 @pytest.mark.parametrize("waits", [True, False])
 async def test_refresh_may_begin_at_once(api: Api, waits: bool) -> None:
     """As it does in a loop whose tasks are eager."""
-    factory: Any = getattr(asyncio, "eager_task_factory", None)
-    asyncio.get_running_loop().set_task_factory(factory)
+    begin_tasks_at_once()
     api.lifetime = 3600
 
     async def refresh(session: Any, old: Token | None) -> Token:

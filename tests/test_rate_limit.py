@@ -22,7 +22,7 @@ from aiohttp import ClientSession, UnixConnector, web
 from aiohttp.test_utils import TestClient, make_mocked_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live import complaints
+from live import begin_tasks_at_once, complaints
 from pytest_aiohttp.plugin import AiohttpClient
 from raw import head, raw
 
@@ -1147,13 +1147,11 @@ async def test_any_storage_never_lets_in_more_than_the_limit(
     assert found.count([200]) + found.count([429]) == 60
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="has no eager tasks")
 async def test_storage_that_fails_before_it_waits_costs_nothing(
     aiohttp_client: AiohttpClient,
 ) -> None:
     """In a loop whose tasks are eager, it does so at once."""
-    factory: Any = getattr(asyncio, "eager_task_factory", None)
-    asyncio.get_running_loop().set_task_factory(factory)
+    begin_tasks_at_once()
     storage = Remote()
     limit = rate_limit_middleware(
         "1/minute",
@@ -1583,7 +1581,6 @@ async def test_wrong_arguments_of_a_check_are_refused(
 def test_missing_package_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch, missing: str, storage: str, needs: str
 ) -> None:
-    import sys
 
     import redis.asyncio  # noqa: F401
 

@@ -54,7 +54,7 @@ What is answered
    ``required``: ``400``. It has 1 to 255 visible ASCII characters, in quotes or
    not. A body that cannot be read, such as invalid gzip: ``400``.
 6. A body of more than ``max_body`` bytes: ``413``.
-7. If Redis is away: ``503``; no handler is called.
+7. If the store is away, such as Redis: ``503``; no handler is called.
 
 Answers that would be the same the next time are remembered: those below 500
 except 401, 403, 408, 409, 425 and 429. After these, after 5xx, after any other
