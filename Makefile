@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo demo-check test coverage test-redis test-uvloop test-browser \
-	test-proxy fuzz soak soak-short format lint types docs record screenshots \
-	bench bench-client bench-limits bench-tokens bench-observability \
-	bench-instructions bench-compression clean
+.PHONY: help demo demo-check test coverage test-redis test-uvloop test-eager \
+	test-browser test-proxy fuzz soak soak-short format lint types docs \
+	record screenshots bench bench-client bench-limits bench-tokens \
+	bench-observability bench-instructions bench-compression clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-20s%s\n", $$1, $$2}' \
@@ -33,6 +33,9 @@ test-redis: $(VENV)/.test ## Run only the tests that need redis-server
 
 test-uvloop: $(VENV)/.uvloop ## Run the tests on uvloop
 	$(BIN)/python -m pytest -p tests.on_uvloop $(ARGS)
+
+test-eager: $(VENV)/.test ## Run the tests in eager tasks; Python 3.12 or newer
+	$(BIN)/python -m pytest -p tests.on_eager $(ARGS)
 
 test-browser: $(VENV)/.browser ## Run the tests that need Chromium
 	$(BIN)/python -m pytest tests/browser $(ARGS)

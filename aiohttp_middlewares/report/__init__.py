@@ -323,7 +323,7 @@ _KEY = request_key("aiohttp_middlewares.report", _Watch)
 async def _finish(
     reporter: Reporter, result: Awaitable[Any], request: web.Request
 ) -> None:
-    task = asyncio.ensure_future(result)
+    task = asyncio.create_task(_wait_for(reporter, result, request))
     # Not wait_for(), which waits for what does not let itself be cancelled.
     _, late = await asyncio.wait([task], timeout=PATIENCE)
     if late:
@@ -337,8 +337,15 @@ async def _finish(
         )
     elif task.cancelled():
         _failed(reporter, request, RuntimeError("It was cancelled"))
-    elif (exc := task.exception()) is not None:
-        # Not raised here, where its traceback would refer to the task.
+
+
+async def _wait_for(
+    reporter: Reporter, result: Awaitable[Any], request: web.Request
+) -> None:
+    try:
+        await result
+    except Exception as exc:
+        # Not raised: its traceback may refer to the task, which would hold it.
         _failed(reporter, request, exc)
 
 
