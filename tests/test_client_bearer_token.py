@@ -688,7 +688,7 @@ async def test_on_token_that_hangs_is_cut(
     async def hang(token: Token) -> None:
         await asyncio.sleep(30)
 
-    bearer = api.bearer(on_token=hang, refresh_timeout=0.1)
+    bearer = api.bearer(on_token=hang, refresh_timeout=1.0)
     async with session_with(bearer) as session:
         assert await ask(session, api) == 200
     assert caplog.messages == ["The hook on_token took too long"]
@@ -698,7 +698,7 @@ async def test_closing_ends_a_refresh_that_hangs_and_those_who_wait(
     api: Api,
 ) -> None:
     api.gate.clear()
-    bearer = api.bearer(refresh_timeout=0.05)
+    bearer = api.bearer(refresh_timeout=0.5)
     async with session_with(bearer) as session:
         task = asyncio.ensure_future(ask(session, api))
         await settle()
