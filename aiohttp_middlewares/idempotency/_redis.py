@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from aiohttp_middlewares._core import options
+from aiohttp_middlewares._core import options, pools
 from aiohttp_middlewares.idempotency._answer import Answer
 from aiohttp_middlewares.idempotency._store import (
     Found,
@@ -240,14 +240,9 @@ class RedisStore(Store):
             try:
                 return await script(keys=[key], args=values)
             except self._connection_error as exc:
-                # The pool has run dry, which is no reason to refuse anybody.
-                # (Up to redis-py 7.0 only the text says so, and of a pool that
-                # waits itself still.)
-                if type(exc).__name__ != "MaxConnectionsError" and str(
-                    exc
-                ) not in ("Too many connections", "No connection available."):
+                if not pools.is_empty_pool(exc):
                     raise
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(pools.PAUSE)
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)

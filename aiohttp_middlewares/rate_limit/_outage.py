@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from aiohttp import hdrs
 
-from aiohttp_middlewares._core import logs
+from aiohttp_middlewares._core import logs, pools
 from aiohttp_middlewares._core.logs import shown
 from aiohttp_middlewares._core.requests import warn_once
 from aiohttp_middlewares._core.statuses import Unavailable
@@ -24,8 +24,6 @@ OnStorageError: TypeAlias = Literal["allow", "deny", "memory"]
 MOST_CONNECTIONS = 32
 #: How long a storage that failed is left alone, at the least.
 SHORTEST_PAUSE = 0.1
-#: Between two tries to get a connection from a pool that others have emptied.
-POOL_PAUSE = 0.005
 
 #: A loop that is so many seconds late was busy, and has not yet read what has
 #: come meanwhile.
@@ -175,10 +173,10 @@ class _Attempt:
                     try:
                         found = await of.counter.count(*asked)
                     except Exception as err:
-                        if not _is_empty_pool(err):
+                        if not pools.is_empty_pool(err):
                             raise
                         self.is_with_storage = False
-                        await asyncio.sleep(POOL_PAUSE)
+                        await asyncio.sleep(pools.PAUSE)
             of.answered(self)
         except Exception as err:
             of.failed(self, err)
@@ -206,16 +204,6 @@ class _Attempt:
             of.warn_of_waiting()
         self.say(None)
         self.task.cancel()
-
-
-def _is_empty_pool(err: Exception) -> bool:
-    """Of redis-py: all connections are in use, as its pool is shared."""
-    # Up to 7.0 a pool raises a mere ConnectionError, and one that waits itself
-    # still does.
-    return type(err).__name__ == "MaxConnectionsError" or str(err) in (
-        "Too many connections",
-        "No connection available.",
-    )
 
 
 async def _closed_in_the_end(client: Any) -> AsyncGenerator[None, None]:
