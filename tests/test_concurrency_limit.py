@@ -16,6 +16,7 @@ from live import Connection, Live, eventually, live
 
 from aiohttp_middlewares import (
     compression_middleware,
+    concurrency_limit,
     concurrency_limit_middleware,
     error_middleware,
     https_middleware,
@@ -574,6 +575,27 @@ async def test_each_that_is_gone_makes_room_in_a_long_queue() -> None:
             it.event(name).set()
         for client in clients:
             client.leave()
+
+
+async def test_full_queue_is_looked_at_as_often_as_is_paid_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or each who is turned away would cost as much as all who wait."""
+    looks = 0
+
+    def is_gone(request: web.Request) -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    monkeypatch.setattr(concurrency_limit, "_is_gone", is_gone)
+    line = concurrency_limit._Line({}, None, 1)
+    entry: Any = None, None
+    for _ in range(1000):
+        line.waiting[asyncio.get_running_loop().create_future()] = entry
+    for _ in range(200):
+        assert not line.has_room(1000)
+    assert looks == 200 * concurrency_limit._LOOKS
 
 
 async def test_client_that_is_gone_has_no_turn() -> None:

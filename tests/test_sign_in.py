@@ -7,7 +7,8 @@ import hmac
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
@@ -1159,12 +1160,13 @@ async def test_old_state_of_somebody_known_leads_to_where_it_was_for(
         assert issuer.asked["/token"] == 1
 
 
-async def test_callback_that_comes_twice_at_once_is_exchanged_once(
+@asynccontextmanager
+async def twice_at_once(
     issuer: Issuer,
-) -> None:
-    """As browsers on phones have it."""
+    token: Callable[[web.Request], Awaitable[web.StreamResponse]],
+) -> AsyncIterator[tuple[Any, Any, list[Any]]]:
+    """A visitor, the callback that came twice, and the two answers."""
     arrived, go_on = asyncio.Event(), asyncio.Event()
-    token = issuer.token
 
     async def waits(request: web.Request) -> web.StreamResponse:
         arrived.set()
@@ -1179,8 +1181,15 @@ async def test_callback_that_comes_twice_at_once_is_exchanged_once(
         second = asyncio.create_task(visitor.open(callback))
         await asyncio.sleep(0.05)
         go_on.set()
-        assert location(await first) == "/a"
-        assert location(await second) == "/a"
+        yield visitor, callback, [await first, await second]
+
+
+async def test_callback_that_comes_twice_at_once_is_exchanged_once(
+    issuer: Issuer,
+) -> None:
+    """As browsers on phones have it."""
+    async with twice_at_once(issuer, issuer.token) as (visitor, _, answers):
+        assert [*map(location, answers)] == ["/a", "/a"]
         assert issuer.asked["/token"] == 1
         await visitor.who()
 
@@ -1192,22 +1201,12 @@ async def test_callback_that_comes_twice_at_once_fails_in_the_same_way(
     issuer: Issuer, error: str, status: int
 ) -> None:
     """A browser shows the last answer: that of a used state explains less."""
-    arrived, go_on = asyncio.Event(), asyncio.Event()
 
-    async def waits(request: web.Request) -> web.StreamResponse:
-        arrived.set()
-        await go_on.wait()
+    async def refuse(request: web.Request) -> web.StreamResponse:
         return web.json_response({"error": error}, status=400)
 
-    issuer.instead["/token"] = waits
-    async with visited(site(provider(issuer))) as visitor:
-        callback = await visitor.back_from(await visitor.to_provider("/a"))
-        first = asyncio.create_task(visitor.open(callback))
-        await arrived.wait()
-        second = asyncio.create_task(visitor.open(callback))
-        await asyncio.sleep(0.05)
-        go_on.set()
-        assert (await first).status == (await second).status == status
+    async with twice_at_once(issuer, refuse) as (visitor, callback, answers):
+        assert [answer.status for answer in answers] == [status, status]
         assert issuer.asked["/token"] == 1
         assert (await visitor.open(callback)).status == 400
 

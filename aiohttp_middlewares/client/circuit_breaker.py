@@ -171,7 +171,7 @@ def circuit_breaker_middleware(
         if circuit.is_open:
             left = circuit.left(began.at, reset)
             if left > 0:
-                if _is_part_of_probe(circuit):
+                if circuit in _PROBES.get():
                     return await handler(req)
                 raise CircuitOpenError(left, origin_text(req.url))
             circuit.probes += 1
@@ -274,39 +274,23 @@ class _Circuit:
         )
 
 
-@dataclass(eq=False)
-class _Probe:
-    """What a task that is started by it may outlive."""
-
-    circuit: _Circuit
-    is_over: bool = False
-
-
-#: The probes that the current code is a part of, or was when it began. What
-#: one needs of the same origin, such as a token, is not refused because of it.
-_PART_OF: ContextVar[tuple[_Probe, ...]] = ContextVar(
-    "circuit_breaker_part_of", default=()
+#: The circuits that the current code probes, or did when it began. What a probe
+#: needs of the same origin, such as a token, is not refused because of it. Its
+#: outcome ends that: the origin has another circuit then, or none.
+_PROBES: ContextVar[tuple[_Circuit, ...]] = ContextVar(
+    "circuit_breaker_probes", default=()
 )
-
-
-def _is_part_of_probe(circuit: _Circuit) -> bool:
-    return any(
-        probe.circuit is circuit and not probe.is_over
-        for probe in _PART_OF.get()
-    )
 
 
 def _probing(
     handler: ClientHandlerType, circuit: _Circuit
 ) -> ClientHandlerType:
     async def send(req: ClientRequest) -> ClientResponse:
-        probe = _Probe(circuit)
-        token = _PART_OF.set((*_PART_OF.get(), probe))
+        token = _PROBES.set((*_PROBES.get(), circuit))
         try:
             return await handler(req)
         finally:
-            probe.is_over = True
-            _PART_OF.reset(token)
+            _PROBES.reset(token)
 
     return send
 
